@@ -1,0 +1,65 @@
+"""Coroutine tests on every loop, and the clients that one test body runs against.
+
+A test that is a coroutine function runs once on uvloop and once on asyncio's own loop,
+each time on a fresh loop in debug mode off, and fails when it leaves a task behind.
+"""
+
+import asyncio
+import gc
+import inspect
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+import pytest
+
+LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
+try:
+    import uvloop
+
+    LOOPS["uvloop"] = uvloop.new_event_loop
+except ImportError:
+    pass
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "loop_kind" in metafunc.fixturenames:
+        metafunc.parametrize("loop_kind", sorted(LOOPS), scope="function")
+
+
+@pytest.fixture
+def loop(loop_kind: str) -> Iterator[asyncio.AbstractEventLoop]:
+    """A fresh event loop; closed after the test, which must have ended every task."""
+    loop = LOOPS[loop_kind]()
+    asyncio.set_event_loop(loop)
+    yield loop
+    left = [task for task in asyncio.all_tasks(loop) if not task.done()]
+    for task in left:
+        task.cancel()
+    if left:
+        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+    loop.run_until_complete(loop.shutdown_asyncgens())
+    loop.run_until_complete(loop.shutdown_default_executor())
+    asyncio.set_event_loop(None)
+    loop.close()
+    gc.collect()
+    assert not left, f"tasks left behind: {left}"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pycollect_makeitem(collector: Any, name: str, obj: Any) -> None:
+    """Make every coroutine test use the `loop` fixture."""
+    if inspect.iscoroutinefunction(obj) and name.startswith("test"):
+        pytest.mark.usefixtures("loop")(obj)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run coroutine tests on the loop of their fixture."""
+    function = pyfuncitem.obj
+    if not inspect.iscoroutinefunction(function):
+        return None
+    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+    loop: asyncio.AbstractEventLoop = pyfuncitem.funcargs["loop"]
+    coroutine: Coroutine[Any, Any, None] = function(**arguments)
+    loop.run_until_complete(coroutine)
+    return True

@@ -1,0 +1,45 @@
+"""The native/pure switch and the names that the package offers."""
+
+import os
+import subprocess
+import sys
+
+import aiohttp
+import pytest
+
+import wirespeed
+
+PURE = {**os.environ, "WIRESPEED_NO_EXTENSIONS": "1"}
+
+
+def test_every_public_name_of_aiohttp_resolves() -> None:
+    for name in aiohttp.__all__:
+        assert getattr(wirespeed, name) is not None, name
+
+
+def test_aiohttp_submodules_resolve() -> None:
+    import aiohttp.web
+
+    assert wirespeed.web is aiohttp.web
+    assert wirespeed.client_exceptions is aiohttp.client_exceptions
+
+
+def test_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no_such_name"):
+        wirespeed.no_such_name  # noqa: B018
+
+
+def test_switched_off_the_names_are_aiohttps_own() -> None:
+    code = (
+        "import aiohttp, wirespeed as w; assert not w.NATIVE;"
+        "assert w.TCPConnector is aiohttp.TCPConnector;"
+        "assert w.UnixConnector is aiohttp.UnixConnector;"
+        "assert w.ClientResponse is aiohttp.ClientResponse;"
+        "assert issubclass(w.ClientSession, aiohttp.ClientSession)"
+    )
+    subprocess.run([sys.executable, "-W", "error", "-c", code], env=PURE, check=True)
+
+
+async def test_session_counts_requests_by_lane() -> None:
+    async with wirespeed.ClientSession() as session:
+        assert session.native_stats() == {"express": 0, "full": {}}
