@@ -1,0 +1,65 @@
+import asyncio
+import enum
+from typing import Any
+
+from .deadlines import Deadline, Deadlines
+from .exchange import CloseReason, Exchange, ExchangeSettings, ReadGate
+
+class ConnectionState(enum.IntEnum):
+    RESERVED = 0
+    ACTIVE = 1
+    IDLE = 2
+    LENT = 3
+    CLOSED = 4
+
+def new_read_buffer() -> bytearray: ...
+
+class ConnectionOwner: ...
+class IdleDeadline(Deadline): ...
+
+class Connection(ReadGate):
+    host: Any
+    state: ConnectionState
+    close_reason: CloseReason
+    idle_since: float
+    requests: int
+    transport: asyncio.Transport | None
+    is_tls: bool
+    exchange: Exchange | None
+    _paused: bool
+    def __init__(
+        self,
+        owner: ConnectionOwner,
+        host: Any,
+        transport: asyncio.Transport,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        deadlines: Deadlines,
+        buffer: bytearray,
+        keepalive_timeout: float,
+        force_close: bool,
+        lenient: bool,
+    ) -> None: ...
+    def send(
+        self,
+        data: bytes,
+        settings: ExchangeSettings,
+        *,
+        skip_body: bool = False,
+        total_at: float = 0,
+        read_timeout: float = 0,
+        has_upload: bool = False,
+    ) -> Exchange: ...
+    def get_buffer(self, sizehint: int) -> bytearray: ...
+    def buffer_updated(self, size: int) -> None: ...
+    def eof_received(self) -> bool: ...
+    def connection_lost(self, exc: Exception | None) -> None: ...
+    def connection_made(self, transport: asyncio.BaseTransport) -> None: ...
+    def pause_writing(self) -> None: ...
+    def resume_writing(self) -> None: ...
+    async def _drain_helper(self) -> None: ...
+    def lend(self, protocol: asyncio.BaseProtocol) -> None: ...
+    def take_back(self) -> None: ...
+    def close(self, reason: CloseReason = ...) -> None: ...
+
+class PooledConnection(Connection, asyncio.BufferedProtocol): ...

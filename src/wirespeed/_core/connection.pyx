@@ -1,0 +1,359 @@
+"""One HTTP/1.1 connection. Called by the event loop, the pool and the facade's upload.
+
+It moves bytes between a transport and an exchange, and decides after each response whether
+it may serve another: never when its state is in doubt. It must not queue requests, dial, or
+know what an exchange is for. Every move of its state goes through `_set_state`.
+"""
+
+import asyncio
+import sys
+
+cimport cython
+from cpython.bytearray cimport PyByteArray_AS_STRING
+from cpython.bytes cimport PyBytes_FromStringAndSize
+
+from wirespeed._core.exchange cimport Failure
+from wirespeed._core.limits cimport READ_BUFFER_SIZE, SMALL_READ
+
+# One buffer may serve all connections where a read is a readiness event: the loop asks for
+# the buffer and fills it in one step. A proactor fills it later, so each needs its own.
+cdef bint SHARES_BUFFER = sys.platform != "win32"
+
+# The legal moves: a row for each state, a bit for each state it may move to.
+cdef int[5] _MOVES
+_MOVES[<int> ConnectionState.RESERVED] = (
+    1 << ConnectionState.ACTIVE | 1 << ConnectionState.IDLE
+    | 1 << ConnectionState.LENT | 1 << ConnectionState.CLOSED
+)
+_MOVES[<int> ConnectionState.ACTIVE] = 1 << ConnectionState.IDLE | 1 << ConnectionState.CLOSED
+_MOVES[<int> ConnectionState.IDLE] = 1 << ConnectionState.RESERVED | 1 << ConnectionState.CLOSED
+_MOVES[<int> ConnectionState.LENT] = 1 << ConnectionState.IDLE | 1 << ConnectionState.CLOSED
+_MOVES[<int> ConnectionState.CLOSED] = 0
+
+
+def new_read_buffer():
+    """Make the buffer that the connections of one pool read into."""
+    return bytearray(READ_BUFFER_SIZE)
+
+
+cdef class ConnectionOwner:
+    cdef int _on_idle(self, Connection conn) except -1:
+        raise NotImplementedError
+
+    cdef int _on_closed(self, Connection conn, ConnectionState before) except -1:
+        raise NotImplementedError
+
+    cdef int _on_gone(self, Connection conn) except -1:
+        raise NotImplementedError
+
+
+@cython.final
+@cython.no_gc
+cdef class IdleDeadline(Deadline):
+    cdef int _on_deadline(self, double now) except -1:
+        return (<Connection> self._conn)._on_idle_deadline(now)
+
+
+cdef class Connection(ReadGate):
+    """A transport, its parser and its state. Use `PooledConnection`, which loops accept as a protocol.
+
+    Args:
+        owner: the pool.
+        host: the pool's Host it belongs to.
+        transport: a connected transport; its protocol becomes this object.
+        loop: the event loop.
+        deadlines: the pool's deadlines.
+        buffer: from `new_read_buffer`, shared where the platform allows.
+        keepalive_timeout: seconds it may stay idle; 0 for no limit.
+        force_close: never keep it.
+        lenient: see ResponseParser.
+    """
+
+    def __init__(self, ConnectionOwner owner not None, host, transport, *, loop, Deadlines deadlines not None,
+                 buffer, double keepalive_timeout, bint force_close, bint lenient):
+        self.owner = owner
+        self.host = host
+        self.loop = loop
+        self.deadlines = deadlines
+        self.keepalive_timeout = keepalive_timeout
+        self.force_close = force_close
+        self.state = ConnectionState.RESERVED
+        self.parser = ResponseParser(lenient)
+        self.idle_deadline = IdleDeadline.__new__(IdleDeadline)
+        self.idle_deadline._conn = <void*> self
+        self._buffer = buffer if SHARES_BUFFER else new_read_buffer()
+        self._bytes = PyByteArray_AS_STRING(self._buffer)
+        self.is_tls = transport.get_extra_info("sslcontext") is not None
+        self._bind(transport)
+
+    def __dealloc__(self):
+        if self.idle_deadline is not None:
+            self.idle_deadline._unlink()
+
+    def __repr__(self):
+        return f"<Connection {ConnectionState(self.state).name} requests={self.requests} host={self.host!r}>"
+
+    def _bind(self, transport):
+        self.transport = transport
+        self._write = transport.write
+        transport.set_protocol(self)
+        if not self.is_tls:
+            # uvloop picks the read callback when reading starts, not when the protocol is set.
+            transport.pause_reading()
+            transport.resume_reading()
+
+    # Moves
+
+    cdef int _set_state(self, ConnectionState state) except -1:
+        if not _MOVES[<int> self.state] & (1 << <int> state):
+            raise RuntimeError(
+                f"A connection cannot move from {ConnectionState(self.state).name} "
+                f"to {ConnectionState(state).name}"
+            )
+        self.state = state
+        return 0
+
+    cdef bint is_usable(self) except -1:
+        """Whether an idle connection may still be used: its transport is not on its way out."""
+        return self.state == ConnectionState.IDLE and not self.transport.is_closing()
+
+    cdef int _reserve(self) except -1:
+        return self._set_state(ConnectionState.RESERVED)
+
+    cdef int _give_back(self) except -1:
+        """Become idle. The idle deadline is set only when none is pending; it moves on by itself."""
+        self._set_state(ConnectionState.IDLE)
+        if self.keepalive_timeout > 0:
+            self.idle_since = self.deadlines.time()
+            if self.idle_deadline._bucket is None:
+                self.deadlines.set(self.idle_deadline, self.idle_since + self.keepalive_timeout)
+        return 0
+
+    cdef int _on_idle_deadline(self, double now) except -1:
+        if self.state == ConnectionState.IDLE:
+            if self.idle_since + self.keepalive_timeout <= now:
+                return self._close(CloseReason.IDLE_TIMEOUT)
+            self.deadlines.set(self.idle_deadline, self.idle_since + self.keepalive_timeout)
+        return 0
+
+    # Request out
+
+    def send(self, bytes data not None, ExchangeSettings settings not None, *, bint skip_body=False,
+             double total_at=0, double read_timeout=0, bint has_upload=False):
+        """Send a request on a reserved connection and return its exchange, whose `waiter` is the head.
+
+        Args:
+            data: the head, and as much of the body as is at hand.
+            settings: what the exchanges of the session have in common.
+            skip_body: the response has no body whatever it says: the method is HEAD.
+            total_at: loop time at which the exchange fails; 0 for never.
+            read_timeout: seconds without a byte before it fails; 0 for no limit.
+            has_upload: more of the body follows through `exchange.set_upload`.
+
+        Raises:
+            RuntimeError: the connection is not reserved.
+        """
+        cdef Exchange exchange = Exchange.__new__(Exchange)
+        self._set_state(ConnectionState.ACTIVE)
+        exchange.gate = self
+        exchange.settings = settings
+        exchange.loop = self.loop
+        exchange.skip_body = skip_body
+        exchange.waiter = self.loop.create_future()
+        self.exchange = exchange
+        self.requests += 1
+        self.parser.begin(skip_body, settings.max_line_size, settings.max_field_size, settings.max_headers)
+        exchange._start(self.deadlines, total_at, read_timeout, has_upload)
+        self._write(data)
+        return exchange
+
+    # Response in: the loop's side (asyncio.BufferedProtocol)
+
+    def get_buffer(self, sizehint):
+        return self._buffer
+
+    def buffer_updated(self, Py_ssize_t size):
+        cdef Exchange exchange = self.exchange
+        if exchange is None:
+            self._close(CloseReason.IDLE_BYTES)
+            return
+        if size <= SMALL_READ:
+            self.parser.feed(PyBytes_FromStringAndSize(self._bytes, size))
+        else:
+            self.parser.feed(memoryview(self._buffer)[:size])
+        if exchange.read_timeout > 0:
+            exchange.last_read = self.deadlines.time()
+        self._advance(exchange)
+
+    def eof_received(self):
+        """The server will send no more. An idle connection is dropped now; else connection_lost decides."""
+        if self.state == ConnectionState.IDLE:
+            self._close(CloseReason.IDLE_EOF)
+        return False
+
+    def connection_lost(self, exc):
+        cdef Exchange exchange = self.exchange
+        if exchange is not None:
+            if exc is None and self.parser.ends_with_connection():
+                self.parser.is_complete = True
+                self._advance(exchange)
+            else:
+                exchange._fail(Failure.CONNECTION_LOST, exc, self.parser.unfinished_head())
+        if self.state != ConnectionState.CLOSED:
+            self._close(CloseReason.IDLE_EOF)
+        self.transport = self._write = None
+        waiter, self._drain_waiter = self._drain_waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_exception(ConnectionResetError("Connection lost"))
+        self.owner._on_gone(self)
+
+    def connection_made(self, transport):
+        """Nothing: a transport is bound when it is connected already."""
+
+    cdef int _advance(self, Exchange exchange) except -1:
+        """Take from the parser what the last read brought."""
+        cdef ResponseParser parser = self.parser
+        cdef bint has_head = False
+        if parser.error is not None:
+            return exchange._fail(Failure.BAD_RESPONSE, parser.error, parser.unfinished_head())
+        if parser.head is None:
+            return 0
+        if exchange.head is None:
+            has_head = True
+            try:
+                exchange._on_head(parser.head)
+            except Exception as exc:
+                return exchange._fail(Failure.BAD_RESPONSE, exc, None)
+        if parser.parts:
+            parts, parser.parts = parser.parts, []
+            exchange._on_body(parts, parser.body_size)
+        if parser.is_complete and exchange.gate is self:
+            self._finish(exchange)
+            exchange._on_complete()
+            has_head = True
+        if has_head:
+            exchange._wake()
+        return 0
+
+    cdef int _finish(self, Exchange exchange) except -1:
+        """The response is complete: keep the connection, or close it for a named reason."""
+        cdef CloseReason reason = self._why_close(exchange)
+        exchange.gate = None
+        if reason != CloseReason.KEPT:
+            return self._close(reason)
+        self.exchange = None
+        if self.is_reading_paused:
+            self._resume()
+        return self.owner._on_idle(self)
+
+    cdef CloseReason _why_close(self, Exchange exchange) except *:
+        if self.parser.has_surplus:
+            return CloseReason.UPGRADED if exchange.head.status == 101 else CloseReason.SURPLUS_BYTES
+        if self.force_close:
+            return CloseReason.FORCE_CLOSE
+        if not exchange.head.keep_alive:
+            return CloseReason.SERVER_CLOSES
+        if exchange.upload is not None or exchange.is_unclean:
+            return CloseReason.UPLOAD_UNFINISHED
+        if exchange.head.status == 101:
+            return CloseReason.UPGRADED
+        return CloseReason.KEPT
+
+    # Flow control, both ways
+
+    cdef int _pause(self) except -1:
+        if not self.is_reading_paused and self.transport is not None:
+            self.is_reading_paused = True
+            self.transport.pause_reading()
+        return 0
+
+    cdef int _resume(self) except -1:
+        if self.is_reading_paused and self.transport is not None:
+            self.is_reading_paused = False
+            self.transport.resume_reading()
+        return 0
+
+    def pause_writing(self):
+        self._paused = True
+
+    def resume_writing(self):
+        self._paused = False
+        waiter, self._drain_waiter = self._drain_waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    async def _drain_helper(self):
+        """Wait until the transport takes more; the name is the one aiohttp's StreamWriter calls."""
+        if self.transport is None:
+            raise ConnectionResetError("Connection lost")
+        if not self._paused:
+            return
+        if self._drain_waiter is None:
+            self._drain_waiter = self.loop.create_future()
+        await self._drain_waiter
+
+    cdef object _get_transport(self):
+        return self.transport
+
+    # The full lane
+
+    def lend(self, protocol):
+        """Hand the transport of a reserved connection to another protocol.
+
+        Args:
+            protocol: an asyncio protocol; it sees `connection_made` at once.
+        """
+        self._set_state(ConnectionState.LENT)
+        transport = self.transport
+        transport.set_protocol(protocol)
+        if not self.is_tls:
+            transport.pause_reading()
+            transport.resume_reading()
+        protocol.connection_made(transport)
+
+    def take_back(self):
+        """Become idle again after a loan that ended clean; the borrower must forget the transport."""
+        self.is_reading_paused = False
+        self._bind(self.transport)
+        self.owner._on_idle(self)
+
+    # End
+
+    def close(self, CloseReason reason=CloseReason.ABANDONED):
+        """Close the connection unless it is closed already; an exchange under way fails."""
+        if self.state != ConnectionState.CLOSED:
+            self._close(reason)
+
+    cdef int _drop(self, CloseReason reason) except -1:
+        if self.state != ConnectionState.CLOSED:
+            return self._close(reason)
+        return 0
+
+    cdef int _close(self, CloseReason reason) except -1:
+        cdef ConnectionState before = self.state
+        cdef Exchange exchange = self.exchange
+        cdef bint is_clean = before == ConnectionState.IDLE or (
+            exchange is not None and exchange.gate is None and self.parser.is_complete
+        )
+        self._set_state(ConnectionState.CLOSED)
+        self.close_reason = reason
+        self.exchange = None
+        self.idle_deadline._unlink()
+        self.parser.release()
+        if exchange is not None and exchange.gate is self:
+            exchange.gate = None
+            exchange._fail(Failure.CONNECTION_LOST, None, None)
+        transport = self.transport
+        if transport is not None and before != ConnectionState.LENT:
+            if is_clean and not self.is_tls:
+                transport.close()
+            else:
+                # A half-read TLS response would go on downloading, unsent bytes would hold the socket.
+                transport.abort()
+        return self.owner._on_closed(self, before)
+
+
+class PooledConnection(Connection, asyncio.BufferedProtocol):
+    """The connection as event loops want it: asyncio asks for an instance of BufferedProtocol."""
+
+    __slots__ = ()

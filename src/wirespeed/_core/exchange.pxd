@@ -1,0 +1,104 @@
+"""One request and its response, from the bytes sent to the last byte of the body.
+
+An exchange stands between a connection, which feeds it, and the facade's response, which
+reads it. It ends complete, failed or abandoned; after that it holds no connection.
+"""
+
+from wirespeed._core.deadlines cimport Deadline, Deadlines
+from wirespeed._core.parser cimport ResponseHead, ResponseParser
+
+
+cpdef enum CloseReason:
+    """Why a connection was closed instead of kept."""
+    KEPT = 0                # not closed
+    FORCE_CLOSE             # the pool keeps no connections
+    SERVER_CLOSES           # Connection: close, HTTP/1.0, or a body that ends with the connection
+    SURPLUS_BYTES           # bytes after a complete response
+    IDLE_BYTES              # bytes while nothing was asked
+    IDLE_EOF                # the server closed it while idle
+    IDLE_TIMEOUT            # keepalive_timeout passed
+    MALFORMED               # the response broke the protocol
+    LOST                    # the server closed it, or the network did, during an exchange
+    ABANDONED               # the caller cancelled, or let go of an unread body
+    TIMED_OUT               # a deadline of the exchange passed
+    UPLOAD_UNFINISHED       # the response was complete before the request was
+    UPGRADED                # 101
+    LENT_UNCLEAN            # the full lane gave it back in doubt
+    POOL_CLOSED
+
+
+cpdef enum Failure:
+    """What ended an exchange early; the facade turns it into aiohttp's exception."""
+    BAD_RESPONSE            # the parser refused the bytes
+    CONNECTION_LOST         # closed or broken before the message was complete
+    TOTAL_TIMEOUT
+    READ_TIMEOUT
+    BAD_CONTENT             # the body could not be decoded
+    BAD_UPLOAD              # the request body could not be sent
+
+
+cdef class ReadGate:
+    """What an exchange may ask of the connection that feeds it."""
+    cdef int _pause(self) except -1
+    cdef int _resume(self) except -1
+    cdef int _drop(self, CloseReason reason) except -1
+    cdef object _get_transport(self)
+
+
+cdef class ExchangeSettings:
+    """What the exchanges of a session have in common; made once, shared."""
+    cdef readonly Py_ssize_t max_line_size
+    cdef readonly Py_ssize_t max_field_size
+    cdef readonly Py_ssize_t max_headers
+    cdef readonly Py_ssize_t high_water     # bytes of body kept for a reader that has not come yet
+    cdef readonly object make_sink          # decoder of a compressed body, or None: leave it compressed
+    cdef readonly object translate          # (exchange, Failure, exception, raw head) -> exception
+
+
+cdef class Exchange(Deadline):
+    # Facade's side
+    cdef readonly ResponseHead head         # None until it came
+    cdef readonly object waiter             # the future that the caller awaits: head, then body
+    cdef readonly object error              # why the exchange failed
+    cdef readonly bint is_complete          # the whole response was received
+    cdef readonly bint skip_body            # the request was HEAD
+    cdef readonly Py_ssize_t body_size      # bytes of body received, as on the wire
+
+    # Connection's side
+    cdef ReadGate gate                      # None once the exchange is over
+    cdef readonly ExchangeSettings settings
+    cdef object loop
+    cdef bint is_unclean                    # the connection must not be reused
+
+    # Body
+    cdef list parts                         # received and not handed on; None ends a chunk
+    cdef readonly object sink                        # StreamReader or decoder, once there is one
+    cdef list held                          # parts that wait while the sink is full
+    cdef bint has_more                      # the decoder has more output for the same input
+    cdef bint is_paused                     # the transport does not read
+    cdef bint wants_all                     # somebody awaits the whole body: no bound
+    cdef bint eof_pending                   # complete, but the sink has not had everything
+
+    # Deadlines, seconds of loop time; 0: none
+    cdef Deadlines deadlines
+    cdef double total_at
+    cdef double read_timeout
+    cdef double last_read
+    cdef readonly object upload             # the task that sends the request body, or None
+
+    # Response in
+    cdef int _on_head(self, ResponseHead head) except -1
+    cdef int _on_body(self, list parts, Py_ssize_t size) except -1
+    cdef int _on_complete(self) except -1
+    cdef int _fail(self, Failure failure, object exc, bytes raw) except -1
+    cdef int _wake(self) except -1
+
+    # Body out
+    cdef int _push(self, list parts) except -1
+    cdef int _push_held(self) except -1
+    cdef int _push_eof(self) except -1
+    cdef int _fail_sink(self, object exc) except -1
+
+    # Deadlines
+    cdef int _start(self, Deadlines deadlines, double total_at, double read_timeout, bint has_upload) except -1
+    cdef int _arm(self) except -1

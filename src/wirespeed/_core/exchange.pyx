@@ -1,0 +1,351 @@
+"""One request and its response. Fed by the connection, read by the facade's response.
+
+A body is kept in `parts` until somebody asks: `take_body` for the whole, or `attach` for a
+stream (aiohttp's StreamReader), which then gets what there is and all that comes. Reading
+from the socket pauses when more than `high_water` bytes wait and nobody asked for all of
+them. It must not know HTTP beyond what the parser found, nor decide about reuse.
+"""
+
+cimport cython
+
+from wirespeed._core.limits cimport CHUNKS_MAX
+
+
+cdef class ReadGate:
+    cdef int _pause(self) except -1:
+        raise NotImplementedError
+
+    cdef int _resume(self) except -1:
+        raise NotImplementedError
+
+    cdef int _drop(self, CloseReason reason) except -1:
+        raise NotImplementedError
+
+    cdef object _get_transport(self):
+        raise NotImplementedError
+
+
+@cython.final
+cdef class ExchangeSettings:
+    """What the exchanges of a session have in common.
+
+    Args:
+        max_line_size: bytes of the reason phrase.
+        max_field_size: bytes of a field's name and value together.
+        max_headers: number of fields.
+        high_water: bytes of body that are kept before reading from the socket pauses.
+        make_sink: called with the exchange when a response has a Content-Encoding; returns an
+            object with StreamReader's feeding methods, or None. None: never decode.
+        translate: called with the exchange, a Failure, an exception or None, and what was read
+            of an unfinished head; returns the exception that the caller gets.
+    """
+
+    def __init__(self, *, Py_ssize_t max_line_size, Py_ssize_t max_field_size,
+                 Py_ssize_t max_headers, Py_ssize_t high_water, make_sink, translate):
+        self.max_line_size = max_line_size
+        self.max_field_size = max_field_size
+        self.max_headers = max_headers
+        self.high_water = high_water
+        self.make_sink = make_sink
+        self.translate = translate
+
+
+@cython.final
+cdef class Exchange(Deadline):
+    """One request and its response; made by `Connection.send`."""
+
+    # Response in
+
+    cdef int _on_head(self, ResponseHead head) except -1:
+        self.head = head
+        if head.content_encoding is not None and not head.no_body and self.settings.make_sink is not None:
+            self.sink = self.settings.make_sink(self)
+            if self.sink is not None and head.chunked:
+                self.sink.begin_http_chunk_receiving()
+        return 0
+
+    cdef int _on_body(self, list parts, Py_ssize_t size) except -1:
+        self.body_size = size
+        if self.sink is not None:
+            return self._push(parts)
+        if self.parts is None:
+            self.parts = parts
+        else:
+            self.parts.extend(parts)
+        if not self.wants_all and not self.is_paused and (
+            size > self.settings.high_water or len(self.parts) > CHUNKS_MAX
+        ):
+            self.pause_reading()
+        return 0
+
+    cdef int _on_complete(self) except -1:
+        """The last byte was received; the connection has been given back already."""
+        self.is_complete = True
+        self.is_paused = False
+        self._unlink()
+        if self.upload is not None:
+            self.upload.cancel()
+            self.upload = None
+        if self.sink is not None:
+            if self.held is not None or self.has_more:
+                self.eof_pending = True
+            else:
+                self._push_eof()
+        return 0
+
+    cdef int _wake(self) except -1:
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
+        return 0
+
+    cdef int _fail(self, Failure failure, object exc, bytes raw) except -1:
+        """End the exchange early: close its connection and give the error to whoever waits."""
+        cdef ReadGate gate = self.gate
+        if self.is_complete or self.error is not None:
+            return 0
+        self._unlink()
+        self.error = error = self.settings.translate(self, failure, exc, raw)
+        self.gate = None
+        if self.upload is not None:
+            self.upload.cancel()
+            self.upload = None
+        if gate is not None:
+            gate._drop(_CLOSES[<int> failure])
+        if self.sink is not None:
+            self.sink.set_exception(error)
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_exception(error)
+        return 0
+
+    # Body out
+
+    cdef int _push(self, list parts) except -1:
+        """Hand parts to the sink until it is full; the rest is held until it reads on."""
+        cdef Py_ssize_t i
+        if self.held is not None:
+            self.held.extend(parts)
+            return 0
+        for i in range(len(parts)):
+            part = parts[i]
+            try:
+                if part is None:
+                    self.sink.end_http_chunk_receiving()
+                    continue
+                self.has_more = self.sink.feed_data(part, len(<bytes> part))
+                while self.has_more and not self.is_paused:
+                    self.has_more = self.sink.feed_data(b"", 0)
+            except Exception as exc:
+                return self._fail_sink(exc)
+            if self.has_more:
+                self.held = parts[i + 1:]
+                return 0
+        return 0
+
+    cdef int _push_held(self) except -1:
+        """The sink has room again: first more of the same input, then what was held."""
+        cdef list held
+        try:
+            while self.has_more and not self.is_paused:
+                self.has_more = self.sink.feed_data(b"", 0)
+        except Exception as exc:
+            return self._fail_sink(exc)
+        if self.has_more:
+            return 0
+        held, self.held = self.held, None
+        if held:
+            self._push(held)
+        if self.eof_pending and self.held is None and not self.has_more:
+            self.eof_pending = False
+            self._push_eof()
+        return 0
+
+    cdef int _push_eof(self) except -1:
+        try:
+            self.sink.feed_eof()
+        except Exception as exc:
+            return self._fail_sink(exc)
+        return 0
+
+    cdef int _fail_sink(self, object exc) except -1:
+        """The body cannot be decoded: the reader gets the error, the connection is not reused."""
+        self.has_more = False
+        self.held = None
+        if self.is_complete:
+            self.error = self.settings.translate(self, Failure.BAD_CONTENT, exc, None)
+            self.sink.set_exception(self.error)
+            return 0
+        return self._fail(Failure.BAD_CONTENT, exc, None)
+
+    def attach(self, sink):
+        """Hand the body to a stream: what was received now, the rest as it comes.
+
+        Args:
+            sink: an object with StreamReader's feeding methods.
+
+        Raises:
+            RuntimeError: the body has a sink already.
+        """
+        cdef list parts = self.parts
+        if self.sink is not None:
+            raise RuntimeError("The body has a reader already")
+        self.sink = sink
+        self.parts = None
+        # Buffering paused the transport; from here on the sink does.
+        self.is_paused, was_paused = False, self.is_paused
+        if self.head is not None and self.head.chunked:
+            sink.begin_http_chunk_receiving()
+        if parts is not None:
+            self._push(parts)
+        if self.error is not None:
+            sink.set_exception(self.error)
+        elif self.is_complete:
+            if self.held is not None or self.has_more:
+                self.eof_pending = True
+            else:
+                self._push_eof()
+        elif was_paused and not self.is_paused and self.gate is not None:
+            self.gate._resume()
+
+    def take_body(self):
+        """Return the whole body, or None while it is not complete or when a stream has it."""
+        cdef list parts
+        if not self.is_complete or self.sink is not None:
+            return None
+        parts = self.parts
+        if parts is None:
+            return b""
+        if len(parts) == 1 and parts[0] is not None:
+            return parts[0]
+        body = b"".join([part for part in parts if part is not None])
+        self.parts = [body]
+        return body
+
+    def wait_body(self):
+        """Return a future that is done when the whole body was received.
+
+        Raises:
+            RuntimeError: another coroutine waits for this response already.
+        """
+        if self.waiter is not None and not self.waiter.done():
+            raise RuntimeError(
+                "readany() called while another coroutine is already waiting for incoming data"
+            )
+        self.wants_all = True
+        self.waiter = self.loop.create_future()
+        if self.error is not None:
+            self.waiter.set_exception(self.error)
+        elif self.is_complete:
+            self.waiter.set_result(None)
+        elif self.is_paused:
+            self.resume_reading()
+        return self.waiter
+
+    @property
+    def transport(self):
+        """The transport that the response comes on; None once the exchange is over."""
+        return None if self.gate is None else self.gate._get_transport()
+
+    # What a StreamReader asks of its protocol
+
+    @property
+    def connected(self):
+        """Whether more of the body may come."""
+        return self.gate is not None or self.eof_pending
+
+    def pause_reading(self):
+        """Stop reading from the socket: the reader is behind."""
+        if not self.is_paused:
+            self.is_paused = True
+            if self.gate is not None:
+                self.gate._pause()
+
+    def resume_reading(self, bint resume_parser=True):
+        """Read on: the reader has room."""
+        if not self.is_paused and not self.has_more:
+            return
+        self.is_paused = False
+        if resume_parser and (self.has_more or self.held is not None):
+            self._push_held()
+        if not self.is_paused and self.gate is not None:
+            self.last_read = self.deadlines.time()
+            self.gate._resume()
+
+    # Request out
+
+    def set_upload(self, task):
+        """Name the task that sends the request body; it is cancelled when the exchange ends."""
+        if self.error is not None or self.is_complete:
+            task.cancel()
+        else:
+            self.upload = task
+
+    def finish_upload(self):
+        """The request was sent in full: from now on the server is expected to answer."""
+        self.upload = None
+        if self.gate is not None and self.read_timeout > 0:
+            self.last_read = self.deadlines.time()
+            self._arm()
+
+    def fail_upload(self, exc):
+        """The request body could not be sent: `exc` goes to the caller unless a response has come."""
+        self.upload = None
+        self.is_unclean = True
+        if self.head is None:
+            self._fail(Failure.BAD_UPLOAD, exc, None)
+
+    def abandon(self):
+        """Let go of the response; its connection is closed unless the exchange is over."""
+        cdef ReadGate gate = self.gate
+        self._unlink()
+        self.gate = None
+        if self.upload is not None:
+            self.upload.cancel()
+            self.upload = None
+        if gate is not None:
+            gate._drop(CloseReason.ABANDONED)
+
+    # Deadlines
+
+    cdef int _start(self, Deadlines deadlines, double total_at, double read_timeout, bint has_upload) except -1:
+        self.deadlines = deadlines
+        self.total_at = total_at
+        self.read_timeout = read_timeout
+        if read_timeout > 0 and not has_upload:
+            self.last_read = deadlines.time()
+            self._arm()
+        elif total_at > 0:
+            deadlines.set(self, total_at)
+        return 0
+
+    cdef int _arm(self) except -1:
+        """Set the earlier of the two deadlines; the one for reading moves on with every read."""
+        cdef double when = self.total_at
+        if self.read_timeout > 0 and self.upload is None:
+            if when <= 0 or self.last_read + self.read_timeout < when:
+                when = self.last_read + self.read_timeout
+        if when > 0:
+            self.deadlines.set(self, when)
+        return 0
+
+    cdef int _on_deadline(self, double now) except -1:
+        if self.total_at > 0 and now >= self.total_at:
+            return self._fail(Failure.TOTAL_TIMEOUT, None, None)
+        if self.read_timeout <= 0 or self.upload is not None:
+            return self._arm()
+        if self.is_paused:
+            # sock_read measures the server; this pause is the reader's.
+            self.last_read = now
+        elif self.last_read + self.read_timeout <= now:
+            return self._fail(Failure.READ_TIMEOUT, None, None)
+        return self._arm()
+
+
+cdef CloseReason[6] _CLOSES
+_CLOSES[:] = [
+    CloseReason.MALFORMED,
+    CloseReason.LOST,
+    CloseReason.TIMED_OUT,
+    CloseReason.TIMED_OUT,
+    CloseReason.MALFORMED,
+    CloseReason.UPLOAD_UNFINISHED,
+]

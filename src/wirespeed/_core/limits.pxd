@@ -1,0 +1,25 @@
+"""Named sizes and times of the core, each with its unit and where it comes from.
+
+Only numbers that a reader may want to question live here; what users set
+(limit, keepalive_timeout, max_line_size, ...) reaches the core as arguments.
+"""
+
+cdef enum:
+    # Bytes of the one read buffer that the connections of a pool share.
+    # libuv suggests 64 KiB a read; 256 KiB is asyncio's own maximum (selector_events).
+    READ_BUFFER_SIZE = 262144
+    # Reads up to this many bytes are copied once into a bytes object before parsing: below
+    # it, the copy is cheaper than slicing a memoryview (measured, 2 KiB: 60 ns against 110).
+    SMALL_READ = 4096
+    # Interim (1xx) responses accepted before the final one. Go's transport stops at 5, curl
+    # counts bytes; a server that reports progress with 102 may send tens.
+    INFORMATIONAL_MAX = 100
+    # Bytes that an unfinished line may have beyond max_line_size and max_field_size, which
+    # count neither "HTTP/1.1 200 " nor ": " nor CR.
+    LINE_SLACK = 16
+    # Milliseconds to a second: the grid that deadlines are rounded up to.
+    # uvloop's clock has the same resolution.
+    TICKS_PER_SECOND = 1000
+    # Parts of an unread body, chunk ends included, before reading pauses: a chunk may hold one
+    # byte. aiohttp's StreamReader pauses at read_bufsize / 16 = 16,384 chunks.
+    CHUNKS_MAX = 32768

@@ -1,0 +1,30 @@
+class HeadRefused(Exception): ...
+
+class ResponseHead:
+    status: int
+    major: int
+    minor: int
+    fields: list[tuple[bytes, bytes]]
+    keep_alive: bool
+    chunked: bool
+    no_body: bool
+    content_length: int
+    content_encoding: bytes | None
+    has_cookies: bool
+    has_location: bool
+    @property
+    def reason(self) -> str: ...
+
+class ResponseParser:
+    lenient: bool
+    def __init__(self, lenient: bool = True) -> None: ...
+    head: ResponseHead | None
+    parts: list[bytes | None]
+    body_size: int
+    is_complete: bool
+    has_surplus: bool
+    error: Exception | None
+    def begin(self, skip_body: bool, max_line_size: int, max_field_size: int, max_headers: int) -> int: ...
+    def feed(self, data: bytes | memoryview) -> int: ...
+    def ends_with_connection(self) -> bool: ...
+    def unfinished_head(self) -> bytes: ...

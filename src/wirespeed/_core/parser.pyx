@@ -1,0 +1,272 @@
+"""One HTTP/1 response at a time, out of bytes. The only user of httptools. Called by the connection.
+
+httptools wraps llhttp, the parser that aiohttp uses too, so both agree on what a valid
+response is; this module adds what httptools leaves out: bounds on the head, responses
+without a body (HEAD), bodies that end with the connection, NUL in values, and the bytes
+that follow a message. It must not close anything or decide about reuse.
+"""
+
+import httptools
+from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade
+
+cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.string cimport memchr
+
+from wirespeed._core.limits cimport LINE_SLACK, INFORMATIONAL_MAX
+
+cdef bytes HTTP_11 = b"HTTP/1.1 "
+
+
+class HeadRefused(Exception):
+    """The head breaks a rule or a limit that llhttp does not know."""
+
+
+@cython.final
+@cython.freelist(64)
+cdef class ResponseHead:
+    """Status line and fields of one final response (RFC 9112 section 4)."""
+
+    def __cinit__(self):
+        self.fields = []
+        self.content_length = -1
+
+    @property
+    def reason(self):
+        """The reason phrase, "" when there is none; bytes that are not UTF-8 become surrogates."""
+        return "" if self._reason is None else self._reason.decode("utf-8", "surrogateescape")
+
+
+cdef inline bint _is_named(bytes name, const char* lower) noexcept:
+    """Compare a field name of the right length with a lowercase one, ignoring case."""
+    cdef Py_ssize_t i
+    cdef const char* text = PyBytes_AS_STRING(name)
+    for i in range(PyBytes_GET_SIZE(name)):
+        if (text[i] | 0x20) != lower[i]:
+            return False
+    return True
+
+
+cdef inline bint _is_length(bytes value):
+    """Whether a Content-Length fits 63 bits; llhttp has refused what is not a number."""
+    return value.isdigit() and PyBytes_GET_SIZE(value) <= 18
+
+
+cdef inline bytes _without_trailing_space(bytes value):
+    """Drop SP and HTAB at the end: llhttp drops them only at the start (RFC 9110 section 5.5)."""
+    cdef Py_ssize_t size = PyBytes_GET_SIZE(value)
+    cdef const char* text = PyBytes_AS_STRING(value)
+    if size and (text[size - 1] == c" " or text[size - 1] == c"\t"):
+        return value.rstrip(b" \t")
+    return value
+
+
+@cython.final
+cdef class ResponseParser:
+    """Parse the responses of one connection, one after the other.
+
+    Args:
+        lenient: accept bare LF, obsolete folding and spaces after a chunk size, as aiohttp
+            does unless its debug mode is on.
+    """
+
+    def __init__(self, bint lenient=True):
+        self.lenient = lenient
+        self._fragments = []
+        self.parts = []
+        self._renew()
+
+    cdef int _renew(self) except -1:
+        """Take a new llhttp state: httptools can neither reset one nor skip a body."""
+        self._llhttp = httptools.HttpResponseParser(self)
+        self._feed = self._llhttp.feed_data
+        if self.lenient:
+            self._llhttp.set_dangerous_leniencies(
+                lenient_headers=True,
+                lenient_optional_cr_before_lf=True,
+                lenient_spaces_after_chunk_size=True,
+            )
+        self._is_fresh = True
+        return 0
+
+    cpdef int begin(self, bint skip_body, Py_ssize_t max_line_size, Py_ssize_t max_field_size,
+                    Py_ssize_t max_headers) except -1:
+        """Expect the response to a request that is about to be sent."""
+        if not self._is_fresh:
+            self._renew()
+        self._skip_body = skip_body
+        self._max_line_size = max_line_size
+        self._max_field_size = max_field_size
+        self._max_headers = max_headers
+        self.head = None
+        self._reading = None
+        self.error = None
+        self.is_complete = False
+        self.has_surplus = False
+        self.body_size = 0
+        self._head_size = 0
+        self._line_size = 0
+        self._informational = 0
+        self._trailers = 0
+        if self.parts:
+            self.parts = []
+        if self._fragments:
+            self._fragments = []
+        return 0
+
+    cpdef int feed(self, object data) except -1:
+        """Parse one read: bytes, or a memoryview of a buffer that is reused afterwards."""
+        cdef bint in_head = self.head is None
+        self._data = data
+        try:
+            self._feed(data)
+            if self.head is None:
+                self._bound_head(bytes(data))
+        except HttpParserUpgrade:
+            # 101: what follows is another protocol; the message itself is complete.
+            self.has_surplus = True
+            self._is_fresh = False
+            self.is_complete = True
+        except HttpParserError as exc:
+            self._is_fresh = False
+            self.error = exc.__context__ if isinstance(exc, HttpParserCallbackError) else exc
+        except HeadRefused as exc:
+            self._is_fresh = False
+            self.error = exc
+        if in_head and (self.head is None or self.error is not None):
+            self._fragments.append(bytes(data))
+        elif self._fragments and self.error is None:
+            self._fragments = []
+        self._data = None
+        return 0
+
+    cdef int _bound_head(self, bytes data) except -1:
+        """Refuse a line or a head that outgrows its limit before it is whole: httptools would keep it."""
+        cdef Py_ssize_t newline = data.rfind(b"\n")
+        cdef Py_ssize_t limit = max(self._max_field_size, self._max_line_size)
+        if newline < 0:
+            self._line_size += PyBytes_GET_SIZE(data)
+        else:
+            self._line_size = PyBytes_GET_SIZE(data) - newline - 1
+        self._head_size += PyBytes_GET_SIZE(data)
+        if self._line_size > limit + LINE_SLACK:
+            raise HeadRefused(f"Got more than {limit} bytes of one line")
+        if self._head_size > (self._max_headers + 1) * (limit + LINE_SLACK):
+            raise HeadRefused(f"Got more than {self._head_size} bytes of head")
+        return 0
+
+    cpdef bytes unfinished_head(self):
+        """What was read of a head that did not end or is malformed."""
+        return b"".join(self._fragments)
+
+    cpdef bint ends_with_connection(self) noexcept:
+        """Whether the end of the connection completes the message (RFC 9112 section 6.3, rule 8)."""
+        return (
+            self.head is not None and not self.is_complete and self.error is None
+            and not self.head.chunked and self.head.content_length < 0
+        )
+
+    cdef int release(self) except -1:
+        """Break the reference cycle with httptools; the parser is of no more use."""
+        self._llhttp = self._feed = None
+        return 0
+
+    # httptools' callbacks
+
+    def on_message_begin(self):
+        if self.is_complete:
+            self.has_surplus = True
+            return
+        self._reading = ResponseHead.__new__(ResponseHead)
+
+    def on_status(self, bytes text):
+        cdef ResponseHead head = self._reading
+        if self.is_complete:
+            return
+        head._reason = text if head._reason is None else head._reason + text
+        if PyBytes_GET_SIZE(head._reason) > self._max_line_size:
+            raise HeadRefused(f"Got more than {self._max_line_size} bytes of reason phrase")
+
+    def on_header(self, bytes name, bytes value):
+        cdef ResponseHead head = self._reading
+        if self.is_complete:
+            return
+        if self.head is not None:
+            self._trailers += 1
+            if len(head.fields) + self._trailers > self._max_headers:
+                raise HeadRefused("Too many trailers received")
+            return
+        value = _without_trailing_space(value)
+        if PyBytes_GET_SIZE(name) + PyBytes_GET_SIZE(value) > self._max_field_size:
+            raise HeadRefused(f"Got more than {self._max_field_size} bytes of one field")
+        if memchr(PyBytes_AS_STRING(value), 0, PyBytes_GET_SIZE(value)) is not NULL:
+            raise HeadRefused(f"NUL in the value of {name!r} (RFC 9110 section 5.5)")
+        head.fields.append((name, value))
+        if len(head.fields) > self._max_headers:
+            raise HeadRefused("Too many headers received")
+        self._classify(head, name, value)
+
+    cdef int _classify(self, ResponseHead head, bytes name, bytes value) except -1:
+        """Note the few fields that the core or the facade acts on."""
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(name)
+        if size == 8:
+            if _is_named(name, b"location"):
+                head.has_location = True
+        elif size == 10:
+            if _is_named(name, b"set-cookie"):
+                head.has_cookies = True
+        elif size == 14:
+            if _is_named(name, b"content-length"):
+                head.content_length = int(value) if _is_length(value) else -1
+        elif size == 16:
+            if _is_named(name, b"content-encoding"):
+                head.content_encoding = value
+        elif size == 17:
+            if _is_named(name, b"transfer-encoding"):
+                head.chunked = value.lower().endswith(b"chunked")
+        elif size == 18:
+            # The handshake of a draft of WebSocket that nobody speaks; aiohttp refuses it.
+            if _is_named(name, b"sec-websocket-key1"):
+                raise HeadRefused("Sec-WebSocket-Key1 in a response")
+        return 0
+
+    def on_headers_complete(self):
+        cdef ResponseHead head = self._reading
+        cdef object data = self._data
+        if self.is_complete:
+            return
+        head.status = self._llhttp.get_status_code()
+        if 100 <= head.status < 200 and head.status != 101:
+            self._informational += 1
+            if self._informational > INFORMATIONAL_MAX:
+                raise HeadRefused(f"More than {INFORMATIONAL_MAX} interim responses")
+            return
+        if not self._fragments and not self._informational and data[:9] == HTTP_11:
+            head.major = head.minor = 1
+        else:
+            major, _, minor = self._llhttp.get_http_version().partition(".")
+            head.major, head.minor = int(major), int(minor)
+        head.keep_alive = self._llhttp.should_keep_alive()
+        head.no_body = self._skip_body or head.status in (101, 204, 304)
+        self.head = head
+        if self._skip_body:
+            # llhttp would wait for the body that a response to HEAD does not have.
+            self.is_complete = True
+            self._is_fresh = False
+
+    def on_body(self, bytes data):
+        if self.is_complete:
+            self.has_surplus = True
+            return
+        self.body_size += PyBytes_GET_SIZE(data)
+        self.parts.append(data)
+
+    def on_chunk_complete(self):
+        if not self.is_complete:
+            self.parts.append(None)
+
+    def on_message_complete(self):
+        if self.head is not None:
+            self.is_complete = True
+        else:
+            self._reading = None

@@ -1,0 +1,249 @@
+"""`TCPConnector` and `UnixConnector`: aiohttp's settings and dialling over the core's pool.
+
+Both lanes get their connections here, so the limits hold over both together. Dialling
+stays aiohttp's (`_create_connection`: resolver, DNS cache, happy eyeballs, TLS, proxies).
+A transport that the full lane uses is lent to aiohttp's ResponseHandler and taken back when
+it is released clean. It must not know requests beyond their connection key.
+"""
+
+import asyncio
+import warnings
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+from aiohttp import helpers
+from aiohttp.client_exceptions import (
+    ClientConnectionError,
+    ClientConnectionResetError,
+    ConnectionTimeoutError,
+)
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.client_reqrep import ClientRequest, ConnectionKey
+from aiohttp.connector import BaseConnector, Connection
+from aiohttp.tracing import Trace
+
+from ._core.connection import Connection as PooledConnection
+from ._core.exchange import CloseReason
+from ._core.pool import ConnectTimeout, Host, Pool, PoolClosed
+
+if TYPE_CHECKING:
+    from aiohttp.client import ClientTimeout
+
+
+class PooledConnector(BaseConnector):
+    """What the connectors share: a pool in place of BaseConnector's dictionaries."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.pool = Pool(
+            self._loop,
+            limit=self._limit,
+            limit_per_host=self._limit_per_host,
+            keepalive_timeout=self._keepalive_timeout,  # type: ignore[arg-type]
+            force_close=self._force_close,
+            lenient=not helpers.DEBUG,
+        )
+        self._lent: dict[ResponseHandler, PooledConnection] = {}
+
+    # The express lane
+
+    async def acquire(
+        self, host: Host, req: ClientRequest, timeout: "ClientTimeout", total_at: float
+    ) -> PooledConnection:
+        """Get a reserved connection: an idle one, one that is given back, or a new one.
+
+        Args:
+            host: the pool's Host of the request's connection key.
+            req: what aiohttp's dialling needs to know.
+            timeout: `connect`, `sock_connect` and `ceil_threshold` are used.
+            total_at: loop time at which the whole request times out; 0 for never.
+
+        Raises:
+            ConnectionTimeoutError: `connect` or `sock_connect` passed.
+            TimeoutError: `total_at` passed.
+            ClientConnectorError: the connection could not be made.
+            ClientConnectionError: the connector was closed.
+        """
+        connect_at = helpers.calculate_timeout_when(
+            self._loop.time(), timeout.connect, timeout.ceil_threshold
+        ) if timeout.connect else 0.0  # fmt: skip
+        try:
+            conn = await self._slot(host, connect_at, total_at)
+            if conn is not None:
+                return conn
+            transport = await self._dial(host, req, timeout, connect_at, total_at)
+        except PoolClosed as exc:
+            raise ClientConnectionError("Connector is closed.") from exc
+        except ConnectTimeout as exc:
+            raise ConnectionTimeoutError(f"Connection timeout to host {req.url}") from exc
+        return self._adopt(host, transport)
+
+    async def _slot(self, host: Host, connect_at: float, total_at: float) -> PooledConnection | None:
+        """Wait for a slot of the pool; with it may come a connection."""
+        pool = self.pool
+        if pool.try_reserve(host):
+            return None
+        waiter = pool.wait(host, connect_at, total_at)
+        try:
+            return await waiter.future
+        except BaseException:
+            pool.cancel(waiter)
+            raise
+
+    async def _dial(
+        self, host: Host, req: ClientRequest, timeout: "ClientTimeout", connect_at: float, total_at: float
+    ) -> asyncio.Transport | None:
+        """Make a new connection for a slot that is held; the slot is freed when that fails."""
+        timeout_at = helpers.async_timeout.timeout_at
+        try:
+            async with timeout_at(total_at or None):
+                try:
+                    async with timeout_at(connect_at or None):
+                        protocol = await self._create_connection(req, [], timeout)
+                except asyncio.TimeoutError as exc:
+                    raise ConnectTimeout() from exc
+        except BaseException:
+            self.pool.free(host)
+            raise
+        return self._strip(protocol)
+
+    @staticmethod
+    def _strip(protocol: ResponseHandler) -> asyncio.Transport | None:
+        """Take the transport from the handler it was dialled with; None when it is in doubt already."""
+        transport = protocol.transport
+        if transport is None or transport.is_closing():
+            return None
+        if protocol.should_close:
+            transport.abort()
+            return None
+        protocol.transport = None
+        return transport
+
+    def _adopt(self, host: Host, transport: asyncio.Transport | None) -> PooledConnection:
+        if transport is None:
+            self.pool.free(host)
+            raise ClientConnectionResetError("Cannot write to closing transport")
+        try:
+            return self.pool.add(host, transport)
+        except PoolClosed as exc:
+            transport.abort()
+            raise ClientConnectionError("Connector is closed.") from exc
+
+    # The full lane: aiohttp's own interface
+
+    async def connect(
+        self, req: ClientRequest, traces: list[Trace], timeout: "ClientTimeout"
+    ) -> Connection:
+        """Get from the pool, or create, a connection for aiohttp's own request code."""
+        host = self.pool.host(req.connection_key)
+        conn = self.pool.take(host)
+        if conn is None:
+            async with helpers.ceil_timeout(timeout.connect, timeout.ceil_threshold):
+                conn = await self._slot_traced(host, traces)
+                if conn is None:
+                    return await self._dial_lent(host, req, traces, timeout)
+        try:
+            for trace in traces:
+                await trace.send_connection_reuseconn()
+            if req.proxy:
+                self._update_proxy_auth_header_and_build_proxy_req(req)
+        except BaseException:
+            self.pool.give_back(conn)
+            raise
+        return self._lend(conn, ResponseHandler(self._loop))
+
+    async def _slot_traced(self, host: Host, traces: list[Trace]) -> PooledConnection | None:
+        pool = self.pool
+        if pool.try_reserve(host):
+            return None
+        waiter = pool.wait(host)
+        try:
+            for trace in traces:
+                await trace.send_connection_queued_start()
+            conn = await waiter.future
+            for trace in traces:
+                await trace.send_connection_queued_end()
+        except PoolClosed as exc:
+            raise ClientConnectionError("Connector is closed.") from exc
+        except BaseException:
+            pool.cancel(waiter)
+            raise
+        return conn
+
+    async def _dial_lent(
+        self, host: Host, req: ClientRequest, traces: list[Trace], timeout: "ClientTimeout"
+    ) -> Connection:
+        try:
+            for trace in traces:
+                await trace.send_connection_create_start()
+            protocol = await self._create_connection(req, traces, timeout)
+            for trace in traces:
+                await trace.send_connection_create_end()
+        except BaseException:
+            self.pool.free(host)
+            raise
+        return self._lend(self._adopt(host, self._strip(protocol)), protocol)
+
+    def _lend(self, conn: PooledConnection, protocol: ResponseHandler) -> Connection:
+        conn.lend(protocol)
+        self._lent[protocol] = conn
+        return Connection(self, conn.host.key, protocol, self._loop)
+
+    def _release(self, key: ConnectionKey, protocol: ResponseHandler, *, should_close: bool = False) -> None:
+        """Take back what was lent: into the pool when it is clean, else closed."""
+        conn = self._lent.pop(protocol, None)
+        if conn is None:
+            return
+        if should_close or self._force_close or protocol.should_close or not protocol.is_connected():
+            transport = protocol.transport
+            protocol.close()
+            conn.close(CloseReason.LENT_UNCLEAN)
+            if key.is_ssl and not self._cleanup_closed_disabled:
+                self._cleanup_closed_transports.append(transport)
+            return
+        protocol._drop_timeout()
+        protocol.transport = None
+        conn.take_back()
+
+    # End
+
+    def _close(self, *, abort_ssl: bool = False) -> list[Awaitable[object]]:
+        if self._closed:
+            return []
+        waiters = super()._close(abort_ssl=abort_ssl)
+        if self._loop.is_closed():
+            return waiters
+        for protocol, conn in self._lent.items():
+            if abort_ssl and conn.is_tls:
+                protocol.abort()
+            else:
+                protocol.close()
+            if closed := protocol.closed:
+                waiters.append(closed)
+        self._lent.clear()
+        self.pool.close()
+        waiters.append(self.pool.wait_closed())
+        return waiters
+
+    def __del__(self, _warnings: Any = warnings) -> None:
+        if self._closed:
+            return
+        pool = getattr(self, "pool", None)
+        if pool is None or not pool.idle:
+            return
+        conns = [repr(host) for host in pool.hosts.values()]
+        self._close()
+        _warnings.warn(f"Unclosed connector {self!r}", ResourceWarning, source=self)
+        context = {"connector": self, "connections": conns, "message": "Unclosed connector"}
+        if self._source_traceback is not None:
+            context["source_traceback"] = self._source_traceback
+        self._loop.call_exception_handler(context)
+
+
+class TCPConnector(PooledConnector, aiohttp.TCPConnector):
+    """TCP connector with aiohttp's parameters, over the native pool."""
+
+
+class UnixConnector(PooledConnector, aiohttp.UnixConnector):
+    """Unix socket connector with aiohttp's parameters, over the native pool."""

@@ -1,0 +1,265 @@
+"""A request made ready to send: its host in the pool and its head as bytes.
+
+A plain request (no body, no headers of its own, no cookies) is put together from cached
+pieces: the request line, and the field lines that its host and method have in common. Any
+other is built by aiohttp's ClientRequest, so that its headers are aiohttp's to the byte.
+Called by the express lane. It must not send anything.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import ClientTimeout, hdrs, payload
+from aiohttp.client_exceptions import InvalidUrlClientError, NonHttpUrlClientError
+from aiohttp.client_reqrep import ClientRequest, ConnectionKey, RequestInfo
+from aiohttp.helpers import EMPTY_BODY_METHODS, sentinel
+from aiohttp.http import HttpVersion10, HttpVersion11
+from multidict import CIMultiDict, CIMultiDictProxy, getversion
+from yarl import URL
+
+from ._core.exchange import ExchangeSettings
+from ._core.head import field_lines, request_line
+from ._core.pool import Host
+from .autopsy import translate
+from .connector import PooledConnector
+from .response import make_decoder
+
+if TYPE_CHECKING:
+    from .client import ClientSession
+
+# A body of at most this many bytes goes out in one write with its head.
+_INLINE_BODY_MAX = 64 * 1024
+_INLINE_PAYLOADS = frozenset(
+    {payload.BytesPayload, payload.StringPayload, payload.JsonPayload, payload.JsonBytesPayload}
+)
+# Plain requests kept ready, and hosts whose field lines are; emptied when full.
+_PREPARED_MAX = 1024
+_TEMPLATES_MAX = 4096
+# Options that leave the head alone.
+PLAIN_OPTIONS = frozenset({"allow_redirects", "max_redirects", "raise_for_status", "timeout"})
+_PLAIN_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "DELETE", "PUT", "POST", "PATCH"})
+
+
+class Prepared:
+    """One request as the core takes it."""
+
+    __slots__ = ("_headers", "data", "has_upload", "host", "key", "method", "real_url", "req", "skip_body")
+
+    def __init__(self, method: str, real_url: URL, host: Host, data: bytes) -> None:
+        self.method = method
+        self.real_url = real_url
+        self.host = host
+        self.key = host.key
+        self.data = data
+        self.skip_body = method in EMPTY_BODY_METHODS
+        self.req: ClientRequest | None = None
+        self.has_upload = False
+        self._headers: CIMultiDict[str] | None = None
+
+    def info(self) -> RequestInfo:
+        """Make aiohttp's RequestInfo, as `ClientRequest.request_info` does."""
+        if self.req is not None:
+            return self.req.request_info
+        assert self._headers is not None
+        url = self.real_url
+        return RequestInfo(
+            url.with_fragment(None) if url.raw_fragment else url,
+            self.method,
+            CIMultiDictProxy(self._headers),
+            url,
+        )
+
+    def dial_request(self, session: "ClientSession") -> ClientRequest:
+        """The request as aiohttp's dialling wants it."""
+        return self.req or ClientRequest(self.method, self.real_url, loop=session._loop, session=session)
+
+
+class PlainRequests:
+    """The plain requests of one session, kept ready by method and URL."""
+
+    def __init__(self) -> None:
+        self._stamp: tuple[Any, ...] = ()
+        self._is_usable = False
+        self._prepared: dict[tuple[str, Any], Prepared] = {}
+        self._templates: dict[tuple[str, str], tuple[CIMultiDict[str], bytes]] = {}
+
+    def find(self, session: "ClientSession", method: str, str_or_url: Any) -> Prepared | None:
+        """Return the request ready to send, or None when it is not plain.
+
+        Raises:
+            InvalidUrlClientError: not a URL, or one without a host.
+            NonHttpUrlClientError: a scheme that the connector does not know.
+        """
+        headers = session._default_headers
+        stamp = (
+            headers, getversion(headers), session._skip_auto_headers, session._connector,
+            session._default_auth, session._version,
+        )  # fmt: skip
+        if any(map(_differs, stamp, self._stamp)) or not self._stamp:
+            self._reset(session, stamp)
+        if not self._is_usable:
+            return None
+        prepared = self._prepared.get((method, str_or_url))
+        if prepared is None:
+            prepared = self._prepare(session, method, str_or_url)
+            if prepared is None:
+                return None
+        jar: Any = session._cookie_jar
+        if getattr(jar, "_cookies", True) and jar.filter_cookies(prepared.real_url):
+            return None
+        return prepared
+
+    def _reset(self, session: "ClientSession", stamp: tuple[Any, ...]) -> None:
+        """Forget everything: what the heads are made of has changed."""
+        self._stamp = stamp
+        self._prepared.clear()
+        self._templates.clear()
+        headers = session._default_headers
+        self._is_usable = (
+            session._version == HttpVersion11
+            and session._default_auth is None
+            and hdrs.TRANSFER_ENCODING not in headers
+            and hdrs.CONTENT_LENGTH not in headers
+            and hdrs.UPGRADE not in headers
+            and hdrs.EXPECT not in headers
+        )
+
+    def _prepare(self, session: "ClientSession", method: str, str_or_url: Any) -> Prepared | None:
+        if method not in _PLAIN_METHODS:
+            return None
+        url = build_url(session, str_or_url)
+        if url.raw_user is not None or url.raw_password is not None:
+            return None
+        connector: Any = session._connector
+        origin = url.host_port_subcomponent or ""
+        template = self._templates.get((method, origin))
+        if template is None:
+            template = self._template(session, connector, method, url, origin)
+        headers, lines = template
+        key = _connection_key(url)
+        prepared = Prepared(
+            method, url, connector.pool.host(key), request_line(method, url.raw_path_qs, 1) + lines
+        )
+        prepared._headers = headers
+        if len(self._prepared) >= _PREPARED_MAX:
+            self._prepared.clear()
+        self._prepared[method, str_or_url] = prepared
+        return prepared
+
+    def _template(
+        self, session: "ClientSession", connector: PooledConnector, method: str, url: URL, origin: str
+    ) -> tuple[CIMultiDict[str], bytes]:
+        """Let ClientRequest make the headers that all plain requests to a host have in common."""
+        req = ClientRequest(
+            method,
+            url,
+            headers=session._prepare_headers(None),
+            skip_auto_headers=session._skip_auto_headers or None,
+            loop=session._loop,
+            session=session,
+        )
+        add_connection_headers(req, connector)
+        template = (req.headers, field_lines(req.headers.items()) + b"\r\n")
+        if len(self._templates) >= _TEMPLATES_MAX:
+            self._templates.clear()
+        self._templates[method, origin] = template
+        return template
+
+
+def _differs(new: Any, old: Any) -> bool:
+    return new is not old and new != old
+
+
+def _connection_key(url: URL) -> Any:
+    """The key of a request without connection options, as ClientRequest.connection_key makes it."""
+    is_ssl = url.scheme in ("https", "wss")
+    return ConnectionKey(url.raw_host or "", url.port, is_ssl, True, None, None, None, None)
+
+
+def build_url(session: "ClientSession", str_or_url: Any) -> URL:
+    """Make the absolute URL of a request.
+
+    Raises:
+        InvalidUrlClientError: not a URL, or one without a host.
+        NonHttpUrlClientError: a scheme that the connector does not know.
+    """
+    try:
+        url = session._build_url(str_or_url)
+    except ValueError as exc:
+        raise InvalidUrlClientError(str_or_url) from exc
+    assert session._connector is not None
+    if url.scheme not in session._connector.allowed_protocol_schema_set:
+        raise NonHttpUrlClientError(url)
+    return url
+
+
+def add_connection_headers(req: ClientRequest, connector: PooledConnector) -> None:
+    """Add what `ClientRequest.send` adds when it knows the connection."""
+    skipped = req._skip_auto_headers
+    if (
+        req.method in ClientRequest.POST_METHODS
+        and (skipped is None or hdrs.CONTENT_TYPE not in skipped)
+        and hdrs.CONTENT_TYPE not in req.headers
+    ):
+        req.headers[hdrs.CONTENT_TYPE] = "application/octet-stream"
+    if hdrs.CONNECTION not in req.headers:
+        if connector.force_close:
+            if req.version == HttpVersion11:
+                req.headers[hdrs.CONNECTION] = "close"
+        elif req.version == HttpVersion10:
+            req.headers[hdrs.CONNECTION] = "keep-alive"
+
+
+def prepare(req: ClientRequest, connector: PooledConnector) -> Prepared:
+    """Make a built request ready: its head, and its body when it fits into the same write.
+
+    Raises:
+        ValueError: a control character in a header, or a bad Content-Length.
+        TypeError: a header value that is not a str.
+    """
+    add_connection_headers(req, connector)
+    head = request_line(req.method, req.url.raw_path_qs, req.version.minor)
+    data = b"%b%b\r\n" % (head, field_lines(req.headers.items()))
+    length = req._get_content_length()
+    body = req._body
+    has_upload = False
+    if body is None:
+        if req.chunked is not None:
+            data += b"0\r\n\r\n"
+    elif (
+        type(body) in _INLINE_PAYLOADS
+        and req.chunked is None
+        and not req.compress
+        and (body.size or 0) <= _INLINE_BODY_MAX
+    ):
+        data += bytes(body._value if length is None else body._value[:length])
+    else:
+        has_upload = True
+    prepared = Prepared(req.method, req.original_url, connector.pool.host(req.connection_key), data)
+    prepared.req = req
+    prepared.has_upload = has_upload
+    return prepared
+
+
+def new_settings(session: "ClientSession", options: Any) -> ExchangeSettings:
+    """Make the exchange settings of a session, or of a request that overrides them."""
+
+    def of(name: str, default: Any) -> Any:
+        value = options.get(name)
+        return default if value is None else value
+
+    return ExchangeSettings(
+        max_line_size=of("max_line_size", session._max_line_size),
+        max_field_size=of("max_field_size", session._max_field_size),
+        max_headers=of("max_headers", session._max_headers),
+        high_water=2 * of("read_bufsize", session._read_bufsize),
+        make_sink=make_decoder if of("auto_decompress", session._auto_decompress) else None,
+        translate=translate,
+    )
+
+
+def timeout_of(session: "ClientSession", options: Any) -> ClientTimeout:
+    """The ClientTimeout of a request: its own, its number of seconds, or the session's."""
+    timeout = options.get("timeout", ...)
+    if timeout is ... or timeout is sentinel:
+        return session._timeout
+    return timeout if isinstance(timeout, ClientTimeout) else ClientTimeout(total=timeout)

@@ -1,0 +1,324 @@
+"""`ClientResponse`: aiohttp's response over a native exchange.
+
+On the express lane a response is made by `adopt`, and what a caller may never look at
+(headers, cookies, request_info, the stream) is made when it is first asked for. Without an
+exchange, as on the full lane, every method is aiohttp's own.
+"""
+
+import asyncio
+import warnings
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+
+import aiohttp
+from aiohttp import hdrs
+from aiohttp.client_exceptions import ClientConnectionError
+from aiohttp.client_reqrep import RequestInfo
+from aiohttp.helpers import TimerNoop, set_exception
+from aiohttp.http import HttpVersion, HttpVersion10, HttpVersion11
+from aiohttp.http_parser import DeflateBuffer
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
+from multidict import CIMultiDict, CIMultiDictProxy, istr
+from yarl import URL
+
+from ._core.exchange import Exchange
+from .upload import settle
+
+if TYPE_CHECKING:
+    from .client import ClientSession
+
+_T = TypeVar("_T")
+_CLOSED = ClientConnectionError("Connection closed")
+_NOOP_TIMER = TimerNoop()
+_VERSIONS = {(1, 1): HttpVersion11, (1, 0): HttpVersion10}
+_DECODABLE = frozenset({b"gzip", b"deflate", b"br", b"zstd"})
+
+# Header names as the objects that CIMultiDict keys by; emptied when full, so that a server
+# that invents names cannot grow it (aiohttp keeps 512 likewise).
+_NAMES: dict[bytes, istr] = {}
+_NAMES_MAX = 512
+
+
+def _name(raw: bytes) -> istr:
+    name = _NAMES.get(raw)
+    if name is None:
+        name = istr(raw.decode("utf-8", "surrogateescape"))
+        if len(_NAMES) >= _NAMES_MAX:
+            _NAMES.clear()
+        _NAMES[raw] = name
+    return name
+
+
+def make_decoder(exchange: Exchange) -> DeflateBuffer | None:
+    """Make the decoder of a compressed body, which feeds a StreamReader; None when it is not ours to decode.
+
+    Raises:
+        ContentEncodingError: the package that decodes it is not installed.
+    """
+    head = exchange.head
+    assert head is not None and head.content_encoding is not None
+    encoding = head.content_encoding.lower()
+    if encoding not in _DECODABLE:
+        return None
+    limit = exchange.settings.high_water // 2
+    return DeflateBuffer(_new_stream(exchange, limit), encoding.decode(), max_decompress_size=limit)
+
+
+def _new_stream(exchange: Exchange, limit: int) -> StreamReader:
+    loop = asyncio.get_event_loop()
+    return StreamReader(exchange, limit, loop=loop)  # type: ignore[arg-type]
+
+
+class _lazy(Generic[_T]):  # noqa: N801 - a decorator
+    """An attribute of the express lane that is made on first use; assignment replaces it."""
+
+    def __init__(self, make: Callable[["ClientResponse", Exchange], _T]) -> None:
+        self._make = make
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, resp: None, owner: type) -> None: ...
+    @overload
+    def __get__(self, resp: "ClientResponse", owner: type) -> _T: ...
+    def __get__(self, resp: "ClientResponse | None", owner: type) -> _T | None:
+        if resp is None or resp._exchange is None:
+            return None
+        value = resp.__dict__[self._name] = self._make(resp, resp._exchange)
+        return value
+
+
+class ExchangeConnection:
+    """What `resp.connection` offers while the body is being received: the transport and its state."""
+
+    def __init__(self, exchange: Exchange, transport: asyncio.Transport) -> None:
+        self._exchange = exchange
+        self._transport = transport
+
+    @property
+    def transport(self) -> asyncio.Transport | None:
+        return self._transport if self._exchange.connected else None
+
+    @property
+    def protocol(self) -> None:
+        """None: the protocol is the core's and not for others to drive."""
+
+    @property
+    def closed(self) -> bool:
+        return not self._exchange.connected
+
+    def __bool__(self) -> bool:
+        return True
+
+
+class ClientResponse(aiohttp.ClientResponse):
+    """aiohttp's response; see aiohttp's documentation for every public member."""
+
+    _exchange: Exchange | None = None
+    _upload: "asyncio.Task[None] | None" = None
+    _make_info: Callable[[], RequestInfo]
+    _timer = _NOOP_TIMER
+    _traces: list[Any] = []  # noqa: RUF012 - never appended to: the express lane has no traces
+
+    @classmethod
+    def adopt(
+        cls,
+        exchange: Exchange,
+        session: "ClientSession",
+        method: str,
+        real_url: URL,
+        make_info: Callable[[], RequestInfo],
+        upload: "asyncio.Task[None] | None" = None,
+    ) -> "ClientResponse":
+        """Make the response of an exchange whose head has come.
+
+        Args:
+            exchange: the exchange.
+            session: the session that asked.
+            method: the request's method.
+            real_url: the request's URL with its fragment.
+            make_info: makes `request_info` when it is asked for.
+            upload: the task that still sends the request body, or None.
+        """
+        resp = cls.__new__(cls)
+        head = exchange.head
+        assert head is not None
+        resp._exchange = exchange
+        resp.method = method
+        resp._real_url = real_url
+        resp._make_info = make_info
+        resp.status = head.status
+        resp._loop = session._loop
+        resp._resolve_charset = session._resolve_charset
+        resp._closed = False
+        if upload is not None:
+            resp._upload = upload
+        return resp
+
+    # Made on first use
+
+    @_lazy
+    def reason(self, exchange: Exchange) -> str:
+        assert exchange.head is not None
+        return exchange.head.reason
+
+    @_lazy
+    def version(self, exchange: Exchange) -> HttpVersion:
+        assert exchange.head is not None
+        pair = (exchange.head.major, exchange.head.minor)
+        return _VERSIONS.get(pair) or HttpVersion(*pair)
+
+    @_lazy
+    def _url(self, exchange: Exchange) -> URL:
+        url = self._real_url
+        return url.with_fragment(None) if url.raw_fragment else url
+
+    @_lazy
+    def _cache(self, exchange: Exchange) -> dict[str, Any]:
+        return {}
+
+    @_lazy
+    def _request_info(self, exchange: Exchange) -> RequestInfo:
+        return self._make_info()
+
+    @_lazy
+    def _raw_headers(self, exchange: Exchange) -> tuple[tuple[bytes, bytes], ...]:
+        assert exchange.head is not None
+        return tuple(exchange.head.fields)
+
+    @_lazy
+    def _headers(self, exchange: Exchange) -> CIMultiDictProxy[str]:
+        assert exchange.head is not None
+        fields = [
+            (_name(name), value.decode("utf-8", "surrogateescape")) for name, value in exchange.head.fields
+        ]
+        return CIMultiDictProxy(CIMultiDict(fields))
+
+    @_lazy
+    def _raw_cookie_headers(self, exchange: Exchange) -> tuple[str, ...] | None:
+        if exchange.head is None or not exchange.head.has_cookies:
+            return None
+        return tuple(self._headers.getall(hdrs.SET_COOKIE, ()))
+
+    @_lazy
+    def content(self, exchange: Exchange) -> StreamReader:
+        """The body as a stream; from here on it goes through aiohttp's StreamReader."""
+        head = exchange.head
+        assert head is not None
+        if exchange.sink is not None:
+            return exchange.sink.out  # type: ignore[no-any-return]
+        if head.no_body or (head.content_length == 0 and not head.chunked):
+            return EMPTY_PAYLOAD
+        stream = _new_stream(exchange, exchange.settings.high_water // 2)
+        exchange.attach(stream)
+        if self._released and exchange.error is None:
+            set_exception(stream, _CLOSED)
+        return stream
+
+    # The connection
+
+    @property
+    def connection(self) -> Any:
+        exchange = self._exchange
+        if exchange is None:
+            return self._connection
+        if exchange.transport is None:
+            return None
+        return ExchangeConnection(exchange, exchange.transport)
+
+    @property
+    def closed(self) -> bool:
+        exchange = self._exchange
+        if exchange is None:
+            return self._closed
+        return self._closed or exchange.is_complete
+
+    def _end(self) -> None:
+        """Let go of the exchange: an unread body's connection is closed with it."""
+        exchange = self._exchange
+        assert exchange is not None
+        if not self._released:
+            self._released = True
+            content = self.__dict__.get("content") or (exchange.sink and exchange.sink.out)
+            if content and content.exception() is None:
+                set_exception(content, _CLOSED)
+        self._closed = True
+        if not exchange.is_complete and not self._loop.is_closed():
+            exchange.abandon()
+
+    def close(self) -> None:
+        if self._exchange is None:
+            return super().close()
+        self._end()
+
+    def release(self) -> Any:
+        if self._exchange is None:
+            return super().release()
+        self._end()
+        return aiohttp.helpers.noop()
+
+    async def wait_for_close(self) -> None:
+        if self._exchange is None:
+            return await super().wait_for_close()
+        if self._upload is not None:
+            await settle(self._upload)
+        self._end()
+
+    def __del__(self, _warnings: Any = warnings) -> None:
+        exchange = self._exchange
+        if exchange is None:
+            super().__del__(_warnings)
+        elif not self._closed and not exchange.is_complete and not self._loop.is_closed():
+            exchange.abandon()
+            if self._loop.get_debug():
+                _warnings.warn(f"Unclosed response {self!r}", ResourceWarning, source=self)
+                self._loop.call_exception_handler(
+                    {"client_response": self, "message": "Unclosed response"}
+                )
+
+    # The body
+
+    async def read(self) -> bytes:
+        """Read response payload."""
+        exchange = self._exchange
+        if exchange is None:
+            return await super().read()
+        if self._body is None:
+            try:
+                self._body = await self._whole_body(exchange)
+            except BaseException:
+                self.close()
+                raise
+        elif self._released:
+            raise ClientConnectionError("Connection closed")
+        if self._upload is not None:
+            await settle(self._upload)
+        return self._body
+
+    async def _whole_body(self, exchange: Exchange) -> bytes:
+        if self._released:
+            raise exchange.error or ClientConnectionError("Connection closed")
+        body = exchange.take_body()
+        if body is None and exchange.sink is None:
+            await exchange.wait_body()
+            body = exchange.take_body()
+        if body is None:
+            body = await self.content.read()
+        return body
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_val: BaseException | None,
+        exc_tb: TracebackType | None,
+    ) -> None:
+        self._in_context = False
+        if self._exchange is None:
+            self.release()
+            await self.wait_for_close()
+            return
+        self._end()
+        if self._upload is not None:
+            await settle(self._upload)

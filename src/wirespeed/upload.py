@@ -1,0 +1,97 @@
+"""Sending a request body that does not fit into one write: files, generators, forms, compression.
+
+aiohttp's payloads write themselves into aiohttp's StreamWriter, which chunks, compresses and
+waits while the transport is full; the core's connection is the protocol it writes to. Called
+by the express lane. It must not touch the response.
+"""
+
+import asyncio
+import sys
+from asyncio.base_events import BaseEventLoop
+from collections.abc import Coroutine
+from typing import Any
+
+from aiohttp.client_exceptions import ClientConnectionError, ClientOSError
+from aiohttp.client_reqrep import ClientRequest
+from aiohttp.http import StreamWriter
+
+from ._core.connection import Connection
+from ._core.exchange import Exchange
+
+
+def start_upload(
+    req: ClientRequest, writer: StreamWriter, exchange: Exchange, length: int | None
+) -> "asyncio.Task[None] | None":
+    """Start to send the body of a request whose head is in the writer.
+
+    Args:
+        req: the request; its payload is sent.
+        writer: holds the head, and sends it with the first piece of the body.
+        exchange: is told when the body was sent, or why not.
+        length: bytes to send at most: the Content-Length, if there is one.
+
+    Returns:
+        The task that sends, or None when everything was sent at once.
+    """
+    task = _start(_send(req, writer, exchange, length))
+    if task.done():
+        return None
+    exchange.set_upload(task)
+    return task
+
+
+def _start(coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+    """Start a task in this step where the Python version can, as aiohttp does."""
+    loop = asyncio.get_running_loop()
+    if sys.version_info >= (3, 14) and isinstance(loop, BaseEventLoop):
+        return asyncio.create_task(coroutine, eager_start=True)
+    if sys.version_info >= (3, 12):
+        return asyncio.Task(coroutine, loop=loop, eager_start=True)
+    return asyncio.create_task(coroutine)
+
+
+async def _send(req: ClientRequest, writer: StreamWriter, exchange: Exchange, length: int | None) -> None:
+    body = req._body
+    assert body is not None
+    try:
+        await body.write_with_length(writer, length)
+        await writer.write_eof()
+    except OSError as exc:
+        error: OSError = exc
+        if exc.errno is not None or not isinstance(exc, asyncio.TimeoutError):
+            error = ClientOSError(exc.errno, f"Can not write request body for {req.url !s}")
+            error.__cause__ = exc
+        exchange.fail_upload(error)
+    except Exception as exc:
+        failure = ClientConnectionError(
+            f"Failed to send bytes into the underlying connection Connection<{req.connection_key}>: {exc!r}"
+        )
+        failure.__cause__ = exc
+        exchange.fail_upload(failure)
+    except BaseException:
+        # Cancelled: what was sent is not a whole request.
+        exchange.abandon()
+        raise
+    else:
+        exchange.finish_upload()
+
+
+def new_writer(req: ClientRequest, conn: Connection, loop: asyncio.AbstractEventLoop) -> StreamWriter:
+    """Make aiohttp's writer on a core connection, set up as `ClientRequest.send` does."""
+    writer = StreamWriter(conn, loop)  # type: ignore[arg-type]
+    if req.compress:
+        writer.enable_compression(req.compress)  # type: ignore[arg-type]
+    if req.chunked is not None:
+        writer.enable_chunking()
+    return writer
+
+
+async def settle(task: "asyncio.Task[None]") -> None:
+    """Wait until an upload has ended; its own cancellation is not the caller's."""
+    try:
+        await task
+    except asyncio.CancelledError:
+        if sys.version_info >= (3, 11):
+            current = asyncio.current_task()
+            if current is not None and current.cancelling():
+                raise
