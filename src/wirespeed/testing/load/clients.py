@@ -1,0 +1,257 @@
+"""The clients under test: a table of names, what each needs, and how each sends a workload.
+
+aiohttp and wirespeed share one class, since they share one API: the module is the parameter.
+`peers.py` and `floor.py` hold the others. Each client gets the settings a careful user of it
+would choose, and every timeout and check that it has by default stays on.
+"""
+
+import abc
+import asyncio
+import importlib
+import importlib.util
+import ssl
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ...loops import new_event_loop
+from . import workloads
+from .workloads import Kind, Workload
+
+Call = Callable[[], Awaitable[int]]
+"""Sends one request, reads its answer, and returns the figure to compare with `Workload.expected`."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the requests go.
+
+    Attributes:
+        url: scheme, host and port, without a slash at the end.
+        workload: what to send.
+        cafile: PEM certificates to trust for TLS; None for plain HTTP.
+    """
+
+    url: str
+    workload: Workload
+    cafile: str | None = None
+
+    @property
+    def request_url(self) -> str:
+        return self.url + self.workload.path
+
+    def ssl_context(self) -> ssl.SSLContext | None:
+        """Return a context that trusts `cafile`, or None without one."""
+        return None if self.cafile is None else ssl.create_default_context(cafile=self.cafile)
+
+
+class Client(abc.ABC):
+    """One client with its pool, on the running loop."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+
+    @abc.abstractmethod
+    async def open(self) -> Call:
+        """Make the session and return the call that sends one request."""
+
+    @abc.abstractmethod
+    async def close(self) -> None:
+        """Close the session and its connections."""
+
+    def lanes(self) -> dict[str, Any] | None:
+        """Return wirespeed's count of requests by lane; None for other clients."""
+        return None
+
+
+class SessionClient(Client):
+    """aiohttp's API: aiohttp itself, or a module with the same names.
+
+    Args:
+        target: where the requests go.
+        module: name of the module whose `ClientSession` is used.
+    """
+
+    def __init__(self, target: Target, module: str) -> None:
+        super().__init__(target)
+        self._module: Any = importlib.import_module(module)
+        self._session: Any = None
+
+    async def open(self) -> Call:
+        workload, module = self.target.workload, self._module
+        context = self.target.ssl_context()
+        connector = module.TCPConnector(
+            limit=max(100, workload.concurrency),
+            force_close=workload.is_fresh,
+            ssl=True if context is None else context,
+        )
+        if workload.kind is Kind.RICH:
+            # The jar ignores IP addresses unless told otherwise, and the server has no name.
+            jar = module.CookieJar(unsafe=True)
+            self._session = module.ClientSession(
+                connector=connector, cookies=workloads.COOKIES, cookie_jar=jar
+            )
+        else:
+            self._session = module.ClientSession(connector=connector)
+        return self._calls()[workload.kind]
+
+    def _calls(self) -> dict[Kind, Call]:
+        session, url = self._session, self.target.request_url
+        timeout = self._module.ClientTimeout(
+            total=workloads.TIMEOUT,
+            connect=workloads.CONNECT_TIMEOUT,
+            sock_read=workloads.READ_TIMEOUT,
+        )
+
+        async def read() -> int:
+            async with session.get(url) as resp:
+                return len(await resp.read())
+
+        async def decode() -> int:
+            async with session.get(url) as resp:
+                answer = await resp.json()
+            return int(answer["id"])
+
+        async def post() -> int:
+            async with session.post(url, json=workloads.POST_PAYLOAD) as resp:
+                return len(await resp.read())
+
+        async def rich() -> int:
+            async with session.get(
+                url,
+                params=workloads.PARAMS,
+                headers=workloads.HEADERS,
+                timeout=timeout,
+                raise_for_status=True,
+            ) as resp:
+                answer = await resp.json()
+            return int(answer["id"])
+
+        return {Kind.READ: read, Kind.DECODE: decode, Kind.POST: post, Kind.RICH: rich}
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    def lanes(self) -> dict[str, Any] | None:
+        stats = getattr(self._session, "native_stats", None)
+        return None if stats is None else stats()
+
+
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+
+
+def _aiofastnet_loop() -> asyncio.AbstractEventLoop:
+    aiofastnet: Any = importlib.import_module("aiofastnet")
+    loop: asyncio.AbstractEventLoop = aiofastnet.loop_factory(new_event_loop)()
+    return loop
+
+
+@dataclass(frozen=True)
+class ClientSpec:
+    """One client of the tables.
+
+    Attributes:
+        name: how it is chosen on a command line.
+        title: how it is shown.
+        needs: modules that must be installed.
+        make: builds it for a target.
+        new_loop: makes the loop it runs on.
+        relative_cost: roughly its CPU per request against aiohttp's; rounds of costly clients
+            are made shorter by it.
+        declines: tells why it cannot run a workload; None when it can.
+    """
+
+    name: str
+    title: str
+    needs: tuple[str, ...]
+    make: Callable[[Target], Client]
+    new_loop: LoopFactory = new_event_loop
+    relative_cost: int = 1
+    declines: Callable[[Workload], str | None] = lambda workload: None
+
+    def missing(self) -> str | None:
+        """Tell why it cannot run here.
+
+        Returns:
+            "X is not installed", or None when it can run.
+        """
+        for module in self.needs:
+            if importlib.util.find_spec(module) is None:
+                return f"{module} is not installed"
+        return None
+
+
+def _floor(target: Target) -> Client:
+    from .floor import FloorClient
+
+    return FloorClient(target)
+
+
+def _httpx(target: Target) -> Client:
+    from .peers import HttpxClient
+
+    return HttpxClient(target)
+
+
+def _pyreqwest(target: Target) -> Client:
+    from .peers import PyreqwestClient
+
+    return PyreqwestClient(target)
+
+
+def _aiohttp(target: Target) -> Client:
+    return SessionClient(target, "aiohttp")
+
+
+def _wirespeed(target: Target) -> Client:
+    return SessionClient(target, "wirespeed")
+
+
+def _declines_gather(workload: Workload) -> str | None:
+    return "it has no queue behind its pool" if workload.is_gather else None
+
+
+def _declines_slow_gather(workload: Workload) -> str | None:
+    return "it takes minutes" if workload.is_gather else None
+
+
+_ALL: Final = (
+    ClientSpec("aiohttp", "aiohttp", ("aiohttp",), _aiohttp),
+    ClientSpec("wirespeed", "wirespeed", ("wirespeed",), _wirespeed),
+    ClientSpec(
+        "aiohttp-aiofastnet",
+        "aiohttp + aiofastnet",
+        ("aiohttp", "aiofastnet"),
+        _aiohttp,
+        _aiofastnet_loop,
+    ),
+    ClientSpec("aiohttp-asyncio", "aiohttp, asyncio loop", ("aiohttp",), _aiohttp, asyncio.new_event_loop),
+    ClientSpec(
+        "wirespeed-asyncio",
+        "wirespeed, asyncio loop",
+        ("wirespeed",),
+        _wirespeed,
+        asyncio.new_event_loop,
+    ),
+    ClientSpec("httpx", "httpx", ("httpx",), _httpx, relative_cost=6, declines=_declines_slow_gather),
+    ClientSpec("pyreqwest", "pyreqwest", ("pyreqwest",), _pyreqwest),
+    ClientSpec("floor", "bare uvloop + httptools", ("httptools",), _floor, declines=_declines_gather),
+)
+CLIENTS: Final = {spec.name: spec for spec in _ALL}
+BASE: Final = "aiohttp"
+"""The client that every ratio is taken to."""
+
+
+def find_client(name: str) -> ClientSpec:
+    """Return a client by its name.
+
+    Raises:
+        LookupError: there is none, or it is not installed; the message says which.
+    """
+    spec = CLIENTS.get(name)
+    if spec is None:
+        raise LookupError(f"no client {name!r}; there are {', '.join(CLIENTS)}")
+    missing = spec.missing()
+    if missing is not None:
+        raise LookupError(f"client {name!r} cannot run: {missing}")
+    return spec

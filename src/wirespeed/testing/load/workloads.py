@@ -1,0 +1,127 @@
+"""What is sent: a table of workloads, each a fixed request with the answer it must get."""
+
+import enum
+from dataclasses import dataclass
+from typing import Final
+
+from ..answers import JSON_BODY
+
+
+class Kind(enum.Enum):
+    """How the request is made and what is done with its answer."""
+
+    READ = "GET, read()"
+    DECODE = "GET, json()"
+    POST = "POST of a JSON body, read()"
+    RICH = "GET with params, 2 headers, cookies, timeouts, raise_for_status, json()"
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One row of the benchmark tables.
+
+    Attributes:
+        name: how it is chosen on a command line.
+        title: how it is shown.
+        kind: how the request is made.
+        path: path on the server, without the query.
+        concurrency: requests in flight at once; each is sent when the last one's body was read.
+        requests: requests of one round.
+        expected: what a request must give: the body's length, or the `id` of the decoded JSON.
+        is_tls: over TLS.
+        is_fresh: a new connection for every request.
+        is_gather: all requests at once in one `asyncio.gather`, behind a pool of `concurrency`.
+    """
+
+    name: str
+    title: str
+    kind: Kind = Kind.READ
+    path: str = "/json"
+    concurrency: int = 64
+    requests: int = 20_000
+    expected: int = len(JSON_BODY)
+    is_tls: bool = False
+    is_fresh: bool = False
+    is_gather: bool = False
+
+
+JSON_ID: Final = 10425
+"""The `id` in the body of `/json`."""
+
+PARAMS: Final = {"page": "2", "sort": "name", "limit": "50"}
+HEADERS: Final = {"X-Request-ID": "5f2b7c3e9a", "Authorization": "Bearer 0123456789abcdef"}
+COOKIES: Final = {"session": "c0ffee00c0ffee00", "theme": "dark"}
+TIMEOUT: Final = 30.0
+"""Seconds for the whole of a rich request."""
+CONNECT_TIMEOUT: Final = 10.0
+"""Seconds for a rich request's connection, waiting for it included."""
+READ_TIMEOUT: Final = 20.0
+"""Seconds between two reads of a rich request."""
+
+POST_PAYLOAD: Final = {
+    "id": 10425,
+    "name": "wirespeed",
+    "active": True,
+    "score": 12.5,
+    "tags": ["http", "client", "fast"],
+    "owner": {"id": 7, "email": "someone@example.com"},
+}
+POST_ANSWER: Final = b'{"received":NNN}'
+"""Shape of the answer to a post: every client's encoding of the payload has three digits of bytes."""
+
+_ALL: Final = (
+    Workload("json1", "GET json, 1 at a time", concurrency=1, requests=8_000),
+    Workload("json64", "GET json, 64 concurrent"),
+    Workload("json1000", "GET json, 1000 concurrent", concurrency=1_000),
+    Workload("tls64", "GET json over TLS, 64", is_tls=True),
+    Workload("post64", "POST json body, 64", Kind.POST, "/post", expected=len(POST_ANSWER)),
+    Workload("rich64", "rich request, 64", Kind.RICH, expected=JSON_ID, requests=10_000),
+    Workload("decode64", "json() of the answer, 64", Kind.DECODE, expected=JSON_ID),
+    Workload(
+        "body100k",
+        "100 kB bodies, 16",
+        path="/bytes/100000",
+        concurrency=16,
+        requests=4_000,
+        expected=100_000,
+    ),
+    Workload(
+        "body10m",
+        "10 MB bodies, 4",
+        path="/bytes/10000000",
+        concurrency=4,
+        requests=100,
+        expected=10_000_000,
+    ),
+    Workload("fresh32", "a new connection each, 32", concurrency=32, requests=3_000, is_fresh=True),
+    Workload(
+        "gather100k",
+        "asyncio.gather of 100,000 gets",
+        concurrency=100,
+        requests=100_000,
+        is_gather=True,
+    ),
+)
+WORKLOADS: Final = {workload.name: workload for workload in _ALL}
+_SHORT: Final = {
+    "json": "json64",
+    "tls": "tls64",
+    "post": "post64",
+    "rich": "rich64",
+    "decode": "decode64",
+    "fresh": "fresh32",
+    "gather": "gather100k",
+}
+
+
+def find_workload(name: str) -> Workload:
+    """Return a workload by its name, or by its short name (`json` is `json64`).
+
+    Raises:
+        LookupError: there is none; the message lists those there are.
+    """
+    try:
+        return WORKLOADS[_SHORT.get(name, name)]
+    except KeyError:
+        known = ", ".join((*WORKLOADS, *_SHORT))
+        raise LookupError(f"no workload {name!r}; there are {known}") from None
