@@ -1,5 +1,6 @@
 """`ClientSession` and `request()`: aiohttp's API, and the choice of the lane."""
 
+import functools
 import warnings
 from typing import Any
 
@@ -15,6 +16,7 @@ with warnings.catch_warnings():
 
         ATTRS = aiohttp.ClientSession.ATTRS | {"_lanes"}
 
+        @functools.wraps(aiohttp.ClientSession.__init__)
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             self._lanes = LaneStats()
             super().__init__(*args, **kwargs)
