@@ -16,7 +16,6 @@ with warnings.catch_warnings():
 
         ATTRS = aiohttp.ClientSession.ATTRS | {"_lanes"}
 
-        @functools.wraps(aiohttp.ClientSession.__init__)
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             self._lanes = LaneStats()
             super().__init__(*args, **kwargs)
@@ -34,4 +33,5 @@ with warnings.catch_warnings():
             return self._lanes.snapshot()
 
 
+functools.update_wrapper(ClientSession.__init__, aiohttp.ClientSession.__init__)
 request = aiohttp.request
