@@ -325,12 +325,13 @@ async def test_cancel_before_at_and_after_the_total_timeout(path: str) -> None:
         outcomes = []
         for lead in (-0.03, 0.0, 0.03):
             task = asyncio.ensure_future(read(session))
-            loop.call_later(0.05 + lead, task.cancel)
+            timer = loop.call_later(0.05 + lead, task.cancel)
             (result,) = await asyncio.gather(task, return_exceptions=True)
             assert isinstance(result, (asyncio.CancelledError, asyncio.TimeoutError))
             if isinstance(result, asyncio.CancelledError):
                 assert task.cancelling() == 1
             outcomes.append(type(result))
+            timer.cancel()
         assert outcomes[0] is asyncio.CancelledError
         assert issubclass(outcomes[2], asyncio.TimeoutError)
 
