@@ -4,7 +4,6 @@
 import asyncio
 import gc
 import io
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,7 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 from support.checks import Watch, assert_express, eventually, nothing_left
-from support.local import BLOCK, Exchange, LocalServer, client_tls, server_tls
+from support.local import BLOCK, Exchange, LocalServer, client_tls, port_that_never_accepts, server_tls
 
 import wirespeed
 
@@ -57,21 +56,12 @@ async def _cancel(task: "asyncio.Task[Any]") -> None:
 
 
 async def test_while_the_connection_is_being_accepted() -> None:
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    listener.listen(0)
-    port = listener.getsockname()[1]
-    fillers = [socket.socket() for _ in range(3)]
-    for filler in fillers:
-        filler.setblocking(False)
-        filler.connect_ex(("127.0.0.1", port))
-    async with LocalServer() as server, _checked_session(server) as session:
-        task = asyncio.ensure_future(session.get(f"http://127.0.0.1:{port}/"))
-        await asyncio.sleep(0.05)
-        assert not task.done()
-        await _cancel(task)
-    for sock in (listener, *fillers):
-        sock.close()
+    with port_that_never_accepts() as port:
+        async with LocalServer() as server, _checked_session(server) as session:
+            task = asyncio.ensure_future(session.get(f"http://127.0.0.1:{port}/"))
+            await asyncio.sleep(0.05)
+            assert not task.done()
+            await _cancel(task)
 
 
 async def test_during_the_tls_handshake() -> None:

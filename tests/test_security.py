@@ -281,8 +281,9 @@ async def test_endless_response_is_cut_off(kind: str) -> None:
 
 
 async def test_endless_zeros_in_a_chunk_size_take_no_memory() -> None:
+    floods: list[Flood] = []
     async with LocalServer(raw=True) as server, nothing_left():
-        server.on_data = lambda connection, _: Flood(connection, CHUNKED, b"0") and None
+        server.on_data = lambda connection, _: floods.append(Flood(connection, CHUNKED, b"0"))
         async with express_session() as session:
             before = resident_bytes()
             with pytest.raises(aiohttp.ClientPayloadError):

@@ -9,8 +9,10 @@ count as the client's live in `streamer.py`.
 import asyncio
 import functools
 import json
+import socket
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -44,7 +46,9 @@ class Exchange:
         return next((v for n, v in self.headers if n.lower() == name.lower()), None)
 
     def send(self, data: bytes) -> None:
-        self.connection.transport.write(data)
+        """Write, unless the connection is gone."""
+        if not self.connection.transport.is_closing():
+            self.connection.transport.write(data)
 
     def finish(self) -> None:
         """Count the exchange as answered; a pipelined request may be looked at."""
@@ -298,6 +302,20 @@ def _echo(exchange: Exchange) -> None:
 def _half(exchange: Exchange) -> None:
     exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf-")
     exchange.connection.server.held.append(exchange)
+
+
+@contextmanager
+def port_that_never_accepts() -> Iterator[int]:
+    """A port whose backlog is full: connecting to it hangs."""
+    with socket.socket() as listener, ExitStack() as fillers:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        port = listener.getsockname()[1]
+        for _ in range(3):
+            filler = fillers.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(("127.0.0.1", port))
+        yield port
 
 
 @functools.cache
