@@ -7,6 +7,7 @@ it is released clean. It must not know requests beyond their connection key.
 """
 
 import asyncio
+import functools
 import warnings
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
@@ -34,8 +35,9 @@ if TYPE_CHECKING:
 class PooledConnector(BaseConnector):
     """What the connectors share: a pool in place of BaseConnector's dictionaries."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    pool: Pool
+
+    def _make_pool(self) -> None:
         self.pool = Pool(
             self._loop,
             limit=self._limit,
@@ -132,10 +134,10 @@ class PooledConnector(BaseConnector):
 
     # The full lane: aiohttp's own interface
 
+    @functools.wraps(BaseConnector.connect)
     async def connect(
         self, req: ClientRequest, traces: list[Trace], timeout: "ClientTimeout"
     ) -> Connection:
-        """Get from the pool, or create, a connection for aiohttp's own request code."""
         host = self.pool.host(req.connection_key)
         conn = self.pool.take(host)
         if conn is None:
@@ -244,6 +246,20 @@ class PooledConnector(BaseConnector):
 class TCPConnector(PooledConnector, aiohttp.TCPConnector):
     """TCP connector with aiohttp's parameters, over the native pool."""
 
+    if not TYPE_CHECKING:
+
+        @functools.wraps(aiohttp.TCPConnector.__init__)
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self._make_pool()
+
 
 class UnixConnector(PooledConnector, aiohttp.UnixConnector):
     """Unix socket connector with aiohttp's parameters, over the native pool."""
+
+    if not TYPE_CHECKING:
+
+        @functools.wraps(aiohttp.UnixConnector.__init__)
+        def __init__(self, path, **kwargs):
+            super().__init__(path, **kwargs)
+            self._make_pool()

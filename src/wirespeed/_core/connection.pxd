@@ -57,7 +57,7 @@ cdef class Connection(ReadGate):
     cdef readonly bint _paused              # the name aiohttp's StreamWriter reads
 
     # Reading
-    cdef object _buffer                     # shared by the pool's connections
+    cdef object _view                       # of the buffer that the pool's connections share
     cdef char* _bytes
     cdef ResponseParser parser
     cdef readonly Exchange exchange         # None unless ACTIVE

@@ -81,8 +81,10 @@ cdef class Connection(ReadGate):
         self.parser = ResponseParser(lenient)
         self.idle_deadline = IdleDeadline.__new__(IdleDeadline)
         self.idle_deadline._conn = <void*> self
-        self._buffer = buffer if SHARES_BUFFER else new_read_buffer()
-        self._bytes = PyByteArray_AS_STRING(self._buffer)
+        buffer = buffer if SHARES_BUFFER else new_read_buffer()
+        self._bytes = PyByteArray_AS_STRING(buffer)
+        # A view: asyncio's TLS slices the buffer and reads into the slice.
+        self._view = memoryview(buffer)
         self.is_tls = transport.get_extra_info("sslcontext") is not None
         self._bind(transport)
 
@@ -170,7 +172,7 @@ cdef class Connection(ReadGate):
     # Response in: the loop's side (asyncio.BufferedProtocol)
 
     def get_buffer(self, sizehint):
-        return self._buffer
+        return self._view
 
     def buffer_updated(self, Py_ssize_t size):
         cdef Exchange exchange = self.exchange
@@ -180,7 +182,7 @@ cdef class Connection(ReadGate):
         if size <= SMALL_READ:
             self.parser.feed(PyBytes_FromStringAndSize(self._bytes, size))
         else:
-            self.parser.feed(memoryview(self._buffer)[:size])
+            self.parser.feed(self._view[:size])
         if exchange.read_timeout > 0:
             exchange.last_read = self.deadlines.time()
         self._advance(exchange)

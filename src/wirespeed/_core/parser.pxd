@@ -60,4 +60,4 @@ cdef class ResponseParser:
     # httptools' callbacks, helpers
     cdef int _renew(self) except -1
     cdef int _classify(self, ResponseHead head, bytes name, bytes value) except -1
-    cdef int _bound_head(self, bytes data) except -1
+    cdef int _bound(self, bytes data) except -1

@@ -121,7 +121,13 @@ cdef class ResponseParser:
         try:
             self._feed(data)
             if self.head is None:
-                self._bound_head(bytes(data))
+                self._bound(bytes(data))
+            elif self.head.chunked and not self.is_complete:
+                if self.parts:
+                    self._line_size = self._head_size = 0
+                else:
+                    # Chunk sizes, their extensions and trailers: bounded like a head.
+                    self._bound(bytes(data))
         except HttpParserUpgrade:
             # 101: what follows is another protocol; the message itself is complete.
             self.has_surplus = True
@@ -140,8 +146,8 @@ cdef class ResponseParser:
         self._data = None
         return 0
 
-    cdef int _bound_head(self, bytes data) except -1:
-        """Refuse a line or a head that outgrows its limit before it is whole: httptools would keep it."""
+    cdef int _bound(self, bytes data) except -1:
+        """Refuse a line, or lines, that outgrow their limit before they are whole: httptools keeps them."""
         cdef Py_ssize_t newline = data.rfind(b"\n")
         cdef Py_ssize_t limit = max(self._max_field_size, self._max_line_size)
         if newline < 0:
@@ -152,7 +158,7 @@ cdef class ResponseParser:
         if self._line_size > limit + LINE_SLACK:
             raise HeadRefused(f"Got more than {limit} bytes of one line")
         if self._head_size > (self._max_headers + 1) * (limit + LINE_SLACK):
-            raise HeadRefused(f"Got more than {self._head_size} bytes of head")
+            raise HeadRefused(f"Got {self._head_size} bytes without an end of the head or the chunk")
         return 0
 
     cpdef bytes unfinished_head(self):
