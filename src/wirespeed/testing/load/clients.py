@@ -233,7 +233,7 @@ _ALL: Final = (
         _wirespeed,
         asyncio.new_event_loop,
     ),
-    ClientSpec("httpx", "httpx", ("httpx",), _httpx, relative_cost=6, declines=_declines_slow_gather),
+    ClientSpec("httpx", "httpx", ("httpx",), _httpx, relative_cost=40, declines=_declines_slow_gather),
     ClientSpec("pyreqwest", "pyreqwest", ("pyreqwest",), _pyreqwest),
     ClientSpec("floor", "bare uvloop + httptools", ("httptools",), _floor, declines=_declines_gather),
 )

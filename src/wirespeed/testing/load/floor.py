@@ -17,19 +17,18 @@ from .clients import Call, Client, Target
 from .workloads import Kind, Workload
 
 _BUFFER_SIZE: Final = 256 << 10
-"""Bytes of the receive buffer of one connection: uvloop's own read size."""
+"""Bytes of the receive buffer: uvloop's own read size."""
 
 
 class FloorConnection(asyncio.BufferedProtocol):
     """One keep-alive connection; a request at a time."""
 
-    __slots__ = ("_buffer", "_future", "_loop", "_parser", "_pieces", "_transport", "_view")
+    __slots__ = ("_future", "_loop", "_parser", "_pieces", "_transport", "_view")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, view: memoryview) -> None:
         self._loop = loop
         self._parser = httptools.HttpResponseParser(self)
-        self._buffer = bytearray(_BUFFER_SIZE)
-        self._view = memoryview(self._buffer)
+        self._view = view
         self._pieces: list[bytes] = []
         self._future: asyncio.Future[int] | None = None
         self._transport: asyncio.Transport
@@ -49,9 +48,10 @@ class FloorConnection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._future is not None and not self._future.done():
             self._future.set_exception(exc or ConnectionResetError("closed by the server"))
+        del self._parser  # it refers back
 
-    def get_buffer(self, sizehint: int) -> bytearray:
-        return self._buffer
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._view
 
     def buffer_updated(self, nbytes: int) -> None:
         self._parser.feed_data(self._view[:nbytes])
@@ -81,11 +81,15 @@ class FloorClient(Client):
         context = self.target.ssl_context()
         head = _request_bytes(f"{host}:{port}", workload)
         idle = self._idle
+        # One for all: what is received is parsed before the next connection receives.
+        view = memoryview(bytearray(_BUFFER_SIZE))
         # The JSON is not decoded: a request that the others decode counts as answered when read.
         decoded = workload.expected if workload.kind in (Kind.DECODE, Kind.RICH) else None
 
         async def connect() -> FloorConnection:
-            _, conn = await loop.create_connection(lambda: FloorConnection(loop), host, port, ssl=context)
+            _, conn = await loop.create_connection(
+                lambda: FloorConnection(loop, view), host, port, ssl=context
+            )
             return conn
 
         async def kept() -> int:
