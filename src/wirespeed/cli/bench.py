@@ -66,15 +66,17 @@ def bench(
     out, err = _console(stderr=False), _console(stderr=True)
     try:
         plan = _plan(workload, requests, concurrency, rounds, peer or [])
+        if json_file is not None:
+            json_file.open("a").close()  # fails now, not after the run
         with _server(plan) as (url, cafile):
             rows = summarise(_measure(plan, url, cafile, err))
         out.print(table(plan, rows))
         for line in notes(plan, rows):
-            out.print(line, markup=False)
+            out.print(line, markup=False, soft_wrap=True)
         if json_file is not None:
             json_file.write_text(json.dumps(document(plan, rows), indent=2) + "\n")
-    except (CannotRun, LookupError, OSError, RuntimeError) as exc:
-        err.print(f"wirespeed bench: {exc.args[0] if isinstance(exc, LookupError) else exc}", markup=False)
+    except (CannotRun, OSError) as exc:
+        err.print(f"wirespeed bench: {exc}", markup=False, soft_wrap=True)
         raise typer.Exit(COULD_NOT_RUN) from None
 
 
@@ -86,12 +88,16 @@ def _console(*, stderr: bool) -> Console:
 
 
 def _plan(name: str, requests: int | None, concurrency: int | None, rounds: int, peers: list[str]) -> Plan:
-    workload = find_workload(name)
+    clients = tuple(dict.fromkeys((BASE, "wirespeed", *peers)))
+    try:
+        workload = find_workload(name)
+        specs = [find_client(client) for client in clients]
+    except LookupError as exc:
+        raise CannotRun(exc.args[0]) from None
     if concurrency is not None:
         workload = dataclasses.replace(workload, concurrency=concurrency)
-    clients = tuple(dict.fromkeys((BASE, "wirespeed", *peers)))
-    for client in clients:
-        refusal = find_client(client).declines(workload)
+    for client, spec in zip(clients, specs, strict=True):
+        refusal = spec.declines(workload)
         if refusal is not None:
             raise CannotRun(f"{client} cannot run {workload.name}: {refusal}")
     return Plan(workload, requests or workload.requests, rounds, clients, *split_cores())
@@ -103,7 +109,10 @@ def _server(plan: Plan) -> Iterator[tuple[str, str | None]]:
     with contextlib.ExitStack() as stack:
         made = _certificates(plan.workload, stack)
         tls = None if made is None else (made.certfile, made.keyfile)
-        server = stack.enter_context(ServerProcess(cpu=plan.server_core, tls=tls))
+        try:
+            server = stack.enter_context(ServerProcess(cpu=plan.server_core, tls=tls))
+        except RuntimeError as exc:
+            raise CannotRun(str(exc)) from exc
         yield server.url, None if made is None else made.cafile
 
 
