@@ -25,10 +25,10 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from ..testing.affinity import split_cores
 from ..testing.certificates import Certificates, make_certificates
 from ..testing.load.clients import BASE, CLIENTS, find_client
 from ..testing.load.workloads import WORKLOADS, Workload, find_workload
+from ..testing.machine import split_cores
 from ..testing.process import ServerProcess
 from . import COULD_NOT_RUN
 from .report import Plan, document, notes, summarise, table

@@ -15,9 +15,9 @@ from rich.table import Table
 
 from .. import __version__
 from .._switch import NATIVE
-from ..testing.affinity import cpu_model, usable_cores
 from ..testing.load.clients import BASE, CLIENTS
 from ..testing.load.workloads import Workload
+from ..testing.machine import cpu_model, usable_cores
 
 SCHEMA: Final = 1
 """Version of the JSON document; raised when a field changes its meaning or goes."""

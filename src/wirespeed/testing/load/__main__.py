@@ -12,8 +12,8 @@ import sys
 import tempfile
 from collections.abc import Sequence
 
-from ..affinity import pin, split_cores
 from ..certificates import make_certificates
+from ..machine import pin, raise_file_limit, split_cores
 from ..process import ServerProcess
 from .clients import CLIENTS, Target, find_client
 from .measure import measure
@@ -67,6 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     core = client_core if options.cpu is None else options.cpu
     if core is not None:
         pin(core)
+    raise_file_limit()
     with contextlib.ExitStack() as stack:
         url, cafile = options.url, options.cafile
         if url is None:

@@ -235,7 +235,7 @@ _ALL: Final = (
     ),
     ClientSpec("httpx", "httpx", ("httpx",), _httpx, relative_cost=40, declines=_declines_slow_gather),
     ClientSpec("pyreqwest", "pyreqwest", ("pyreqwest",), _pyreqwest),
-    ClientSpec("floor", "bare uvloop + httptools", ("httptools",), _floor, declines=_declines_gather),
+    ClientSpec("floor", "bare floor", ("httptools",), _floor, declines=_declines_gather),
 )
 CLIENTS: Final = {spec.name: spec for spec in _ALL}
 BASE: Final = "aiohttp"

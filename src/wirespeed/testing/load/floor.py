@@ -7,7 +7,7 @@ check beyond the parser's: it is a bound to compare with, not a client to use.
 
 import asyncio
 import json
-from typing import Final, cast
+from typing import Any, Final, cast
 from urllib.parse import urlencode, urlsplit
 
 import httptools
@@ -23,15 +23,17 @@ _BUFFER_SIZE: Final = 256 << 10
 class FloorConnection(asyncio.BufferedProtocol):
     """One keep-alive connection; a request at a time."""
 
-    __slots__ = ("_future", "_loop", "_parser", "_pieces", "_transport", "_view")
+    __slots__ = ("_future", "_loop", "_open", "_parser", "_pieces", "_transport", "_view", "lost")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, view: memoryview) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, view: memoryview, connections: set[Any]) -> None:
         self._loop = loop
+        self._open = connections
         self._parser = httptools.HttpResponseParser(self)
         self._view = view
         self._pieces: list[bytes] = []
         self._future: asyncio.Future[int] | None = None
         self._transport: asyncio.Transport
+        self.lost = loop.create_future()
 
     def request(self, head: bytes) -> "asyncio.Future[int]":
         """Send a request; the future gives the length of the answer's body."""
@@ -42,13 +44,19 @@ class FloorConnection(asyncio.BufferedProtocol):
     def close(self) -> None:
         self._transport.close()
 
+    def abort(self) -> None:
+        self._transport.abort()
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._open.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._future is not None and not self._future.done():
             self._future.set_exception(exc or ConnectionResetError("closed by the server"))
         del self._parser  # it refers back
+        self._open.discard(self)
+        self.lost.set_result(None)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._view
@@ -72,6 +80,7 @@ class FloorClient(Client):
     def __init__(self, target: Target) -> None:
         super().__init__(target)
         self._idle: list[FloorConnection] = []
+        self._open: set[FloorConnection] = set()
 
     async def open(self) -> Call:
         loop = asyncio.get_running_loop()
@@ -88,7 +97,7 @@ class FloorClient(Client):
 
         async def connect() -> FloorConnection:
             _, conn = await loop.create_connection(
-                lambda: FloorConnection(loop, view), host, port, ssl=context
+                lambda: FloorConnection(loop, view, self._open), host, port, ssl=context
             )
             return conn
 
@@ -107,9 +116,11 @@ class FloorClient(Client):
         return fresh if workload.is_fresh else kept
 
     async def close(self) -> None:
-        for conn in self._idle:
-            conn.close()
-        await asyncio.sleep(0)
+        # Not close(): over TLS that waits for the server's goodbye.
+        left = tuple(self._open)
+        for conn in left:
+            conn.abort()
+        await asyncio.gather(*(conn.lost for conn in left))
 
 
 def _request_bytes(host: str, workload: Workload) -> bytes:
