@@ -18,7 +18,7 @@ from aiohttp.client_reqrep import RequestInfo
 from aiohttp.helpers import TimerNoop, set_exception
 from aiohttp.http import HttpVersion, HttpVersion10, HttpVersion11
 from aiohttp.http_parser import DeflateBuffer
-from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
+from aiohttp.streams import EmptyStreamReader, StreamReader
 from multidict import CIMultiDict, CIMultiDictProxy, istr
 from yarl import URL
 
@@ -30,6 +30,8 @@ _NOOP_TIMER = TimerNoop()
 _VERSIONS = {(1, 1): HttpVersion11, (1, 0): HttpVersion10}
 _DECODABLE = frozenset({b"gzip", b"deflate", b"br", b"zstd"})
 
+# The names that aiohttp writes in one way however they came.
+_KNOWN_NAMES = {name.lower().encode(): name for name in vars(hdrs).values() if isinstance(name, istr)}
 # Header names as the objects that CIMultiDict keys by; emptied when full, so that a server
 # that invents names cannot grow it (aiohttp keeps 512 likewise).
 _NAMES: dict[bytes, istr] = {}
@@ -39,7 +41,7 @@ _NAMES_MAX = 512
 def _name(raw: bytes) -> istr:
     name = _NAMES.get(raw)
     if name is None:
-        name = istr(raw.decode("utf-8", "surrogateescape"))
+        name = _KNOWN_NAMES.get(raw.lower()) or istr(raw.decode("utf-8", "surrogateescape"))
         if len(_NAMES) >= _NAMES_MAX:
             _NAMES.clear()
         _NAMES[raw] = name
@@ -217,8 +219,9 @@ class ClientResponse(aiohttp.ClientResponse):
         assert head is not None
         if exchange.sink is not None:
             return exchange.sink.out  # type: ignore[no-any-return]
-        if head.no_body or (head.content_length == 0 and not head.chunked):
-            return EMPTY_PAYLOAD
+        if head.no_body:
+            # One of its own: aiohttp's shared EMPTY_PAYLOAD remembers what others read of it.
+            return EmptyStreamReader()
         stream = _new_stream(exchange, exchange.settings.high_water // 2)
         exchange.attach(stream)
         if self._released and exchange.error is None:
