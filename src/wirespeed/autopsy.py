@@ -33,7 +33,7 @@ class _NoProtocol:
 
 
 def translate(
-    exchange: Exchange, failure: int, exc: BaseException | None, raw: bytes | None
+    exchange: Exchange, failure: int, exc: BaseException | None, raw: list[bytes] | None
 ) -> BaseException:
     """Make the exception that the caller of a failed exchange gets.
 
@@ -41,13 +41,14 @@ def translate(
         exchange: the exchange, as far as it came.
         failure: a `Failure`.
         exc: what the core met: a parser's, a transport's or a decoder's exception.
-        raw: what was read of a head that did not end or is malformed.
+        raw: what was read of a head that did not end or is malformed, read by read.
 
     Returns:
         An exception of the class, and with the message, that aiohttp raises.
     """
     if failure == Failure.TOTAL_TIMEOUT:
-        return asyncio.TimeoutError()
+        # aiohttp's timer cancels the task and turns that into the timeout.
+        return _caused_by(asyncio.TimeoutError(), asyncio.CancelledError())
     if failure == Failure.READ_TIMEOUT:
         return SocketTimeoutError("Timeout on reading data from socket")
     if failure == Failure.LET_GO:
@@ -69,7 +70,7 @@ def _caused_by(error: BaseException, cause: BaseException | None) -> BaseExcepti
     return error
 
 
-def _malformed(exchange: Exchange, exc: BaseException | None, raw: bytes | None) -> BaseException:
+def _malformed(exchange: Exchange, exc: BaseException | None, raw: list[bytes] | None) -> BaseException:
     """A response that the parser refused: while its head was read, or in its body."""
     cause = _replay(exchange, raw)[1] if raw else None
     if cause is None:
@@ -83,7 +84,7 @@ def _malformed(exchange: Exchange, exc: BaseException | None, raw: bytes | None)
     return _caused_by(error, cause)
 
 
-def _lost_before_head(exchange: Exchange, exc: BaseException | None, raw: bytes | None) -> BaseException:
+def _lost_before_head(exchange: Exchange, exc: BaseException | None, raw: list[bytes] | None) -> BaseException:
     if exc is None:
         return ServerDisconnectedError(_replay(exchange, raw)[0] if raw else None)
     if isinstance(exc, OSError):
@@ -100,7 +101,7 @@ def _lost_in_body(exchange: Exchange, exc: BaseException | None) -> BaseExceptio
     elif head.content_length >= 0:
         cause = ContentLengthError(
             "Not enough data to satisfy content length header "
-            f"(received {exchange.body_size} of {head.content_length} bytes)."
+            f"(received {exchange.body_size} of {_declared_length(exchange)} bytes)."
         )
     else:
         # RFC 9112 section 8: complete only when the connection was closed without an error.
@@ -111,7 +112,13 @@ def _lost_in_body(exchange: Exchange, exc: BaseException | None) -> BaseExceptio
     return _caused_by(ClientPayloadError(message), cause)
 
 
-def _replay(exchange: Exchange, raw: bytes) -> tuple[Any, BaseException | None]:
+def _declared_length(exchange: Exchange) -> int:
+    """The Content-Length as it was sent; the core counts in 63 bits."""
+    assert exchange.head is not None
+    return next(int(value) for name, value in exchange.head.fields if name.lower() == b"content-length")
+
+
+def _replay(exchange: Exchange, raw: list[bytes]) -> tuple[Any, BaseException | None]:
     """Show aiohttp's parser the bytes of a head; return the message it made of them, or its error."""
     settings = exchange.settings
     parser = HttpResponseParser(
@@ -127,7 +134,8 @@ def _replay(exchange: Exchange, raw: bytes) -> tuple[Any, BaseException | None]:
         max_headers=settings.max_headers,
     )
     try:
-        parser.feed_data(raw)
+        for data in raw:
+            parser.feed_data(data)
     except Exception as error:
         return None, error
     with suppress(Exception):

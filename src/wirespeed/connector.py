@@ -84,7 +84,8 @@ class PooledConnector(BaseConnector):
         except PoolClosed as exc:
             raise ClientConnectionError("Connector is closed.") from exc
         except ConnectTimeout as exc:
-            raise ConnectionTimeoutError(f"Connection timeout to host {req.url}") from exc
+            cause = exc.__cause__ or asyncio.TimeoutError()
+            raise ConnectionTimeoutError(f"Connection timeout to host {req.url}") from cause
         return self._adopt(host, transport)
 
     async def _slot(self, host: Host, connect_at: float, total_at: float) -> PooledConnection | None:

@@ -212,7 +212,9 @@ class _Call:
         self.session = session
         self.options = options
         self.method = method
-        self.ssl = _merge_ssl_params(options.get("ssl", True), None, None, None)
+        self.ssl = _merge_ssl_params(
+            options.get("ssl", True), *map(options.get, ("verify_ssl", "ssl_context", "fingerprint"))
+        )
         self.auth = options.get("auth")
         if self.auth is not None:
             warnings.warn(

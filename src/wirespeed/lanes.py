@@ -42,6 +42,7 @@ EXPRESS_OPTIONS = frozenset(
         "allow_redirects", "auth", "auto_decompress", "chunked", "compress", "cookies", "data", "headers",
         "json", "max_field_size", "max_headers", "max_line_size", "max_redirects", "params",
         "raise_for_status", "read_bufsize", "server_hostname", "skip_auto_headers", "ssl", "timeout",
+        "fingerprint", "ssl_context", "verify_ssl",
     }
 )  # fmt: skip
 
@@ -55,9 +56,6 @@ _NEUTRAL: dict[str, tuple[Any, LaneReason]] = {
     "upload_tracker": (None, LaneReason.UPLOAD_TRACKER),
     "trace_request_ctx": (None, LaneReason.TRACING),
     "read_until_eof": (True, LaneReason.OPTION),
-    "verify_ssl": (None, LaneReason.OPTION),
-    "fingerprint": (None, LaneReason.OPTION),
-    "ssl_context": (None, LaneReason.OPTION),
 }
 
 _COMMON_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

@@ -224,6 +224,9 @@ class ClientResponse(aiohttp.ClientResponse):
             return EmptyStreamReader()
         stream = _new_stream(exchange, exchange.settings.high_water // 2)
         exchange.attach(stream)
+        if self._body is not None and stream.exception() is None:
+            # read() had it all: what is left to stream is nothing.
+            stream.read_nowait()
         if self._released and exchange.error is None:
             set_exception(stream, ClientConnectionError("Connection closed"))
         return stream

@@ -231,7 +231,10 @@ cdef class Connection(ReadGate):
         cdef ResponseParser parser = self.parser
         cdef bint has_head = False
         if parser.error is not None:
-            return exchange._fail(Failure.BAD_RESPONSE, parser.error, parser.unfinished_head())
+            if exchange.head is None or not parser.is_complete:
+                return exchange._fail(Failure.BAD_RESPONSE, parser.error, parser.unfinished_head())
+            # Rubbish behind a whole message whose head the caller has: the message stands.
+            parser.has_surplus = True
         if parser.head is None:
             return 0
         if exchange.head is None:

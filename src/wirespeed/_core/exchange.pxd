@@ -91,7 +91,7 @@ cdef class Exchange(Deadline):
     cdef int _on_head(self, ResponseHead head) except -1
     cdef int _on_body(self, list parts, Py_ssize_t size) except -1
     cdef int _on_complete(self) except -1
-    cdef int _fail(self, Failure failure, object exc, bytes raw) except -1
+    cdef int _fail(self, Failure failure, object exc, list raw) except -1
     cdef int _wake(self) except -1
 
     # Body out
@@ -99,7 +99,7 @@ cdef class Exchange(Deadline):
     cdef int _push_held(self) except -1
     cdef int _push_eof(self) except -1
     cdef int _fail_sink(self, object exc) except -1
-    cdef object _translate(self, Failure failure, object exc, bytes raw)
+    cdef object _translate(self, Failure failure, object exc, list raw)
 
     # Deadlines
     cdef int _start(self, Deadlines deadlines, double total_at, double read_timeout, bint has_upload) except -1

@@ -40,7 +40,7 @@ class ExchangeSettings:
     max_headers: int
     high_water: int
     make_sink: Callable[[Exchange], Any] | None
-    translate: Callable[[Exchange, int, BaseException | None, bytes | None], BaseException]
+    translate: Callable[[Exchange, int, BaseException | None, list[bytes] | None], BaseException]
     def __init__(
         self,
         *,
@@ -49,7 +49,7 @@ class ExchangeSettings:
         max_headers: int,
         high_water: int,
         make_sink: Callable[[Exchange], Any] | None,
-        translate: Callable[[Exchange, int, BaseException | None, bytes | None], BaseException],
+        translate: Callable[[Exchange, int, BaseException | None, list[bytes] | None], BaseException],
     ) -> None: ...
 
 class Exchange(Deadline):

@@ -100,7 +100,7 @@ cdef class Exchange(Deadline):
             self.waiter.set_result(None)
         return 0
 
-    cdef int _fail(self, Failure failure, object exc, bytes raw) except -1:
+    cdef int _fail(self, Failure failure, object exc, list raw) except -1:
         """End the exchange early: close its connection and give the error to whoever waits."""
         cdef ReadGate gate = self.gate
         if self.is_complete or self.error is not None:
@@ -122,7 +122,7 @@ cdef class Exchange(Deadline):
             self.waiter.exception()
         return 0
 
-    cdef object _translate(self, Failure failure, object exc, bytes raw):
+    cdef object _translate(self, Failure failure, object exc, list raw):
         """Ask the facade for the caller's exception; its failing is an error to deliver too."""
         try:
             return self.settings.translate(self, failure, exc, raw)

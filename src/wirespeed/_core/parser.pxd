@@ -46,6 +46,8 @@ cdef class ResponseParser:
     cdef object _data                   # the read being parsed
     cdef int _informational             # 1xx responses seen
     cdef int _trailers
+    cdef Py_ssize_t _name_size          # of the field before; 0: none yet
+    cdef bint _is_refused               # a field that no response may have
     cdef bint _skip_body                # the request was HEAD
     cdef bint _is_fresh                 # llhttp has no state of an earlier message
 
@@ -55,9 +57,10 @@ cdef class ResponseParser:
     cpdef int feed(self, object data) except -1
     cdef int release(self) except -1
     cpdef bint ends_with_connection(self) noexcept
-    cpdef bytes unfinished_head(self)
+    cpdef list unfinished_head(self)
 
     # httptools' callbacks, helpers
     cdef int _renew(self) except -1
     cdef int _classify(self, ResponseHead head, bytes name, bytes value) except -1
+    cdef int _bound_field(self, bytes name, bytes value) except -1
     cdef int _bound(self, bytes data) except -1

@@ -50,10 +50,7 @@ cdef inline bint _is_named(bytes name, const char* lower) noexcept:
 
 cdef long long _length(bytes value) except -2:
     """The number in a Content-Length; llhttp has refused what is not one, or does not fit 64 bits."""
-    number = int(value)
-    if number > INT64_MAX:
-        raise HeadRefused("Content-Length of more than 2**63 - 1 bytes")
-    return number
+    return min(int(value), INT64_MAX)
 
 
 cdef inline bytes _without_trailing_space(bytes value):
@@ -165,9 +162,9 @@ cdef class ResponseParser:
             raise HeadRefused(f"Got {self._head_size} bytes without an end of the head or the chunk")
         return 0
 
-    cpdef bytes unfinished_head(self):
-        """What was read of a head that did not end or is malformed."""
-        return b"".join(self._fragments)
+    cpdef list unfinished_head(self):
+        """What was read of a head that did not end or is malformed, read by read."""
+        return self._fragments
 
     cpdef bint ends_with_connection(self) noexcept:
         """Whether the end of the connection completes the message (RFC 9112 section 6.3, rule 8)."""
@@ -188,6 +185,8 @@ cdef class ResponseParser:
             self.has_surplus = True
             return
         self._reading = ResponseHead.__new__(ResponseHead)
+        self._name_size = 0
+        self._is_refused = False
 
     def on_status(self, bytes text):
         cdef ResponseHead head = self._reading
@@ -201,20 +200,32 @@ cdef class ResponseParser:
         cdef ResponseHead head = self._reading
         if self.is_complete:
             return
+        self._bound_field(name, value)
         if self.head is not None:
             self._trailers += 1
             if len(head.fields) + self._trailers > self._max_headers:
                 raise HeadRefused("Too many trailers received")
             return
         value = _without_trailing_space(value)
-        if PyBytes_GET_SIZE(name) + PyBytes_GET_SIZE(value) > self._max_field_size:
-            raise HeadRefused(f"Got more than {self._max_field_size} bytes of one field")
         if memchr(PyBytes_AS_STRING(value), 0, PyBytes_GET_SIZE(value)) is not NULL:
             raise HeadRefused(f"NUL in the value of {name!r} (RFC 9110 section 5.5)")
         head.fields.append((name, value))
         if len(head.fields) > self._max_headers:
             raise HeadRefused("Too many headers received")
         self._classify(head, name, value)
+
+    cdef int _bound_field(self, bytes name, bytes value) except -1:
+        """Refuse a field larger than max_field_size, counted as aiohttp counts.
+
+        That is: a name with the name before it, the first value with its name, any other alone.
+        """
+        cdef Py_ssize_t size = PyBytes_GET_SIZE(name)
+        if self._name_size + size > self._max_field_size or PyBytes_GET_SIZE(value) > self._max_field_size:
+            raise HeadRefused(f"Got more than {self._max_field_size} bytes of one field")
+        if self._name_size == 0 and size + PyBytes_GET_SIZE(value) > self._max_field_size:
+            raise HeadRefused(f"Got more than {self._max_field_size} bytes of one field")
+        self._name_size = size
+        return 0
 
     cdef int _classify(self, ResponseHead head, bytes name, bytes value) except -1:
         """Note the few fields that the core or the facade acts on."""
@@ -237,7 +248,7 @@ cdef class ResponseParser:
         elif size == 18:
             # The handshake of a draft of WebSocket that nobody speaks; aiohttp refuses it.
             if _is_named(name, b"sec-websocket-key1"):
-                raise HeadRefused("Sec-WebSocket-Key1 in a response")
+                self._is_refused = True
         return 0
 
     def on_headers_complete(self):
@@ -245,6 +256,8 @@ cdef class ResponseParser:
         cdef object data = self._data
         if self.is_complete:
             return
+        if self._is_refused:
+            raise HeadRefused("Sec-WebSocket-Key1 in a response")
         head.status = self._llhttp.get_status_code()
         if 100 <= head.status < 200 and head.status != 101:
             self._informational += 1

@@ -41,7 +41,9 @@ cdef class Waiter(Deadline):
         if self.future.done():
             return 0
         if self.total_at > 0 and now >= self.total_at:
-            self.future.set_exception(asyncio.TimeoutError())
+            error = asyncio.TimeoutError()
+            error.__cause__ = asyncio.CancelledError()
+            self.future.set_exception(error)
         else:
             self.future.set_exception(ConnectTimeout())
         return 0
