@@ -1,13 +1,17 @@
 """The embedded server: each route, the order of answers, flow control, and its end as a process."""
 
 import asyncio
+import contextlib
 import gzip
 import json
 import os
+import ssl
 import subprocess
 import sys
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -23,6 +27,13 @@ LARGE = 10_000_000
 
 def get(path: str, method: str = "GET", extra: str = "") -> bytes:
     return f"{method} {path} HTTP/1.1\r\nHost: test\r\n{extra}\r\n".encode()
+
+
+@contextlib.asynccontextmanager
+async def serving(**settings: Any) -> AsyncIterator[tuple[EmbeddedServer, aiohttp.ClientSession]]:
+    """A server and a session, with the session's settings."""
+    async with EmbeddedServer() as server, aiohttp.ClientSession(**settings) as session:
+        yield server, session
 
 
 async def exchange(server: EmbeddedServer, sent: bytes) -> bytes:
@@ -79,41 +90,38 @@ def test_bad_target_gets_an_error_with_a_message(target: str, status: int) -> No
 
 
 async def test_json_carries_the_eight_headers_of_a_typical_server() -> None:
-    async with EmbeddedServer() as server, aiohttp.ClientSession() as session:
-        async with session.get(server.url("/json?page=2")) as resp:
-            assert await resp.read() == JSON_BODY
-            assert resp.content_type == "application/json"
-            assert len(resp.headers) == 8
-            assert {"Server", "Date", "Content-Type", "Content-Length", "Connection"} <= set(resp.headers)
+    async with serving() as (server, session), session.get(server.url("/json?page=2")) as resp:
+        assert await resp.read() == JSON_BODY
+        assert resp.content_type == "application/json"
+        assert len(resp.headers) == 8
+        assert {"Server", "Date", "Content-Type", "Content-Length", "Connection"} <= set(resp.headers)
 
 
 @pytest.mark.parametrize("length", [0, 1, 1000, 262_144, 262_145, LARGE])
 async def test_bytes_sends_a_known_length(length: int) -> None:
-    async with EmbeddedServer() as server, aiohttp.ClientSession() as session:
-        async with session.get(server.url(f"/bytes/{length}")) as resp:
-            assert resp.content_length == length
-            assert await resp.read() == pattern(length)
+    async with serving() as (server, session), session.get(server.url(f"/bytes/{length}")) as resp:
+        assert resp.content_length == length
+        assert await resp.read() == pattern(length)
 
 
 @pytest.mark.parametrize("length", [0, 1, 16_384, 100_000])
 async def test_chunked_sends_no_length(length: int) -> None:
-    async with EmbeddedServer() as server, aiohttp.ClientSession() as session:
-        async with session.get(server.url(f"/chunked/{length}")) as resp:
-            assert resp.headers["Transfer-Encoding"] == "chunked"
-            assert "Content-Length" not in resp.headers
-            assert await resp.read() == pattern(length)
+    async with serving() as (server, session), session.get(server.url(f"/chunked/{length}")) as resp:
+        assert resp.headers["Transfer-Encoding"] == "chunked"
+        assert "Content-Length" not in resp.headers
+        assert await resp.read() == pattern(length)
 
 
 async def test_gzip_compresses_the_body() -> None:
-    async with EmbeddedServer() as server, aiohttp.ClientSession(auto_decompress=False) as session:
-        async with session.get(server.url("/gzip/5000")) as resp:
-            assert resp.headers["Content-Encoding"] == "gzip"
-            assert gzip.decompress(await resp.read()) == pattern(5000)
+    async with serving(auto_decompress=False) as (server, session):
+        resp = await session.get(server.url("/gzip/5000"))
+        assert resp.headers["Content-Encoding"] == "gzip"
+        assert gzip.decompress(await resp.read()) == pattern(5000)
 
 
 async def test_echo_answers_the_body_and_its_type() -> None:
     body = os.urandom(1_000_000)
-    async with EmbeddedServer() as server, aiohttp.ClientSession() as session:
+    async with serving() as (server, session):
         headers = {"Content-Type": "image/png"}
         async with session.post(server.url("/echo"), data=body, headers=headers) as resp:
             assert await resp.read() == body
@@ -121,22 +129,21 @@ async def test_echo_answers_the_body_and_its_type() -> None:
 
 
 async def test_post_reads_the_body_after_100_continue() -> None:
-    async with EmbeddedServer() as server, aiohttp.ClientSession() as session:
+    async with serving() as (server, session):
         for expect100 in (False, True):
             async with session.post(server.url("/post"), data=b"x" * 300, expect100=expect100) as resp:
                 assert await resp.json() == {"received": 300}
 
 
 async def test_redirect_counts_down() -> None:
-    async with EmbeddedServer() as server, aiohttp.ClientSession() as session:
-        async with session.get(server.url("/redirect/3")) as resp:
-            assert await resp.read() == JSON_BODY
-            assert [hop.url.path for hop in resp.history] == ["/redirect/3", "/redirect/2", "/redirect/1"]
+    async with serving() as (server, session), session.get(server.url("/redirect/3")) as resp:
+        assert await resp.read() == JSON_BODY
+        assert [hop.url.path for hop in resp.history] == ["/redirect/3", "/redirect/2", "/redirect/1"]
 
 
 @pytest.mark.parametrize("status", [200, 204, 304, 404, 500, 599])
 async def test_status_keeps_the_connection_usable(status: int) -> None:
-    async with EmbeddedServer() as server, aiohttp.ClientSession() as session:
+    async with serving() as (server, session):
         for _ in range(2):
             async with session.get(server.url(f"/status/{status}")) as resp:
                 assert resp.status == status
@@ -157,16 +164,15 @@ async def test_headers_answers_what_was_sent() -> None:
 
 
 async def test_cookies_are_set() -> None:
-    jar_settings = {"unsafe": True}  # the server is an IP address
-    async with EmbeddedServer() as server:
-        async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(**jar_settings)) as session:
-            async with session.get(server.url("/cookies/set?a=1&b=two%20words")) as resp:
-                assert await resp.json() == {"a": "1", "b": "two words"}
-            assert {cookie.key for cookie in session.cookie_jar} == {"a", "b"}
+    jar = aiohttp.CookieJar(unsafe=True)  # the server is an IP address
+    async with serving(cookie_jar=jar) as (server, session):
+        async with session.get(server.url("/cookies/set?a=1&b=two%20words")) as resp:
+            assert await resp.json() == {"a": "1", "b": "two words"}
+        assert {cookie.key for cookie in jar} == {"a", "b"}
 
 
 async def test_delay_waits_and_does_not_hold_other_connections() -> None:
-    async with EmbeddedServer() as server, aiohttp.ClientSession() as session:
+    async with serving() as (server, session):
         start = time.monotonic()
 
         async def fetch(path: str) -> float:
@@ -197,7 +203,7 @@ async def test_connection_is_closed_when_either_side_says_so(path: str) -> None:
 
 
 async def test_requests_share_a_kept_connection() -> None:
-    async with EmbeddedServer() as server, aiohttp.ClientSession() as session:
+    async with serving() as (server, session):
         for path in ("/json", "/json", "/bytes/600000", "/json", "/delay/0.01", "/nope", "/json"):
             async with session.get(server.url(path)) as resp:
                 await resp.read()
@@ -206,7 +212,7 @@ async def test_requests_share_a_kept_connection() -> None:
 
 
 async def test_repeated_request_gets_a_fresh_date() -> None:
-    async with EmbeddedServer() as server, aiohttp.ClientSession() as session:
+    async with serving() as (server, session):
         dates = []
         for _ in range(2):
             async with session.get(server.url("/json")) as resp:
@@ -309,8 +315,6 @@ async def test_starting_twice_is_refused() -> None:
 
 async def test_tls_serves_the_same(tmp_path: Path) -> None:
     made = make_certificates(tmp_path)
-    import ssl
-
     context = ssl.create_default_context(cafile=made.cafile)
     async with EmbeddedServer(certfile=made.certfile, keyfile=made.keyfile) as server:
         connector = aiohttp.TCPConnector(ssl=context)
