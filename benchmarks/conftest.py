@@ -61,6 +61,7 @@ class Results:
 
 
 RESULTS = pytest.StashKey[Results]()
+CORES = pytest.StashKey[tuple[int | None, int | None]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -72,6 +73,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[RESULTS] = Results()
+    # Before this process is pinned: afterwards it sees one core, which the server would share.
+    config.stash[CORES] = split_cores()
     if config.getoption("--server") == "nginx" and find_nginx() is None:
         raise pytest.UsageError("--server nginx: nginx is not installed")
 
@@ -109,9 +112,9 @@ def _case_of(item: pytest.Item) -> Case | None:
 
 
 @pytest.fixture(scope="session")
-def client_core() -> Iterator[int | None]:
+def client_core(pytestconfig: pytest.Config) -> Iterator[int | None]:
     """Pin this process to the last usable core, for the session."""
-    cores, (_, core) = usable_cores(), split_cores()
+    cores, (_, core) = usable_cores(), pytestconfig.stash[CORES]
     raise_file_limit()
     if core is not None:
         pin(core)
@@ -132,7 +135,7 @@ def target_of(
     certificates: Certificates,
 ) -> Iterator[Callable[[Workload], Target]]:
     """Start a plain and a TLS server when first wanted, on the first core, for the session."""
-    server_core, _ = split_cores()
+    server_core, _ = request.config.stash[CORES]
     urls: dict[bool, str] = {}
     with contextlib.ExitStack() as stack:
 
@@ -206,6 +209,7 @@ def _peak_memory(case: Case, target: Target, core: int | None) -> float | None:
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
     machine_info["wirespeed"] = {"version": wirespeed.__version__, "native": wirespeed.NATIVE}
     machine_info["versions"] = _versions()
+    machine_info["server_and_client_core"] = config.stash[CORES]
     machine_info["server"] = _server_name(config)
 
 
@@ -238,7 +242,11 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     versions = ", ".join(f"{name} {version}" for name, version in _versions().items())
     native = "native" if wirespeed.NATIVE else "WITHOUT its native core: aiohttp's own code runs"
     write(f"wirespeed {wirespeed.__version__} ({native}), Python {platform.python_version()}, {versions}")
-    write(f"{cpu_model()}, server: {_server_name(config)}; median of the rounds, ± half their spread")
+    server_core, client_core = config.stash[CORES]
+    pinned = "not pinned" if client_core is None else f"server on core {server_core}, client on {client_core}"
+    write(
+        f"{cpu_model()}, {pinned}; server: {_server_name(config)}; median of the rounds, ± half their spread"
+    )
     if config.getoption("--quick"):
         write("--quick: too few requests to compare anything; it only shows that everything runs")
     for workload in WORKLOADS.values():

@@ -153,6 +153,8 @@ class Connection(asyncio.Protocol):
             self._timer.cancel()
         self._timer = self._pieces = None
         self._queue.clear()
+        # CPython 3.10's TLS transport warns that it was not closed when the client closed first.
+        self._transport.abort()
         # Parser and connection refer to each other: let go, so that neither waits for the collector.
         del self._parser
 

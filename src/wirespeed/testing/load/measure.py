@@ -130,7 +130,7 @@ class LoadRun:
 
     async def _spread(self, work: Any, *args: Any) -> list[Any]:
         """Run as many copies of a coroutine function as requests may be in flight."""
-        return await asyncio.gather(*(work(*args) for _ in range(self._target.workload.concurrency)))
+        return await _together([work(*args) for _ in range(self._target.workload.concurrency)])
 
     async def _repeat(self, requests: int) -> None:
         call, expected = self._call, self._target.workload.expected
@@ -140,7 +140,7 @@ class LoadRun:
 
     async def _gather(self, requests: int) -> None:
         call, expected = self._call, self._target.workload.expected
-        for got in await asyncio.gather(*[call() for _ in range(requests)]):
+        for got in await _together([call() for _ in range(requests)]):
             if got != expected:
                 raise WrongAnswer(f"{self._spec.name} got {got}, expected {expected}")
 
@@ -165,6 +165,18 @@ class LoadRun:
             await call()
             seconds.append(clock() - start)
         return seconds
+
+
+async def _together(coroutines: list[Any]) -> list[Any]:
+    """`asyncio.gather` that leaves no task behind when one of them fails."""
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        raise
 
 
 def quantile(ordered: list[float], share: float) -> float:

@@ -11,7 +11,10 @@ from .workloads import Kind
 
 
 class HttpxClient(Client):
-    """httpx over HTTP/1.1, with `AsyncClient`'s defaults but for the pool's size."""
+    """httpx over HTTP/1.1, with `AsyncClient`'s defaults but for the pool's size and the timeout.
+
+    A thousand requests in flight pass its default timeout of 5 seconds.
+    """
 
     def __init__(self, target: Target) -> None:
         super().__init__(target)
@@ -26,6 +29,7 @@ class HttpxClient(Client):
             limits=self._httpx.Limits(
                 max_connections=size, max_keepalive_connections=0 if workload.is_fresh else size
             ),
+            timeout=workloads.TIMEOUT,
             verify=True if context is None else context,
             cookies=workloads.COOKIES if workload.kind is Kind.RICH else None,
         )
