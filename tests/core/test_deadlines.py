@@ -160,6 +160,13 @@ def test_deadline_set_for_the_past_comes_at_the_next_step(fixture: Fixture) -> N
     assert not alarm.is_set
 
 
+def test_infinitely_late_deadline_never_comes(fixture: Fixture) -> None:
+    alarm = fixture.alarm("never", math.inf)
+    fixture.loop.advance(10_000_000)
+    assert fixture.fired == []
+    assert alarm.is_set
+
+
 def test_callback_may_unset_a_neighbour(fixture: Fixture) -> None:
     alarms: list[Alarm] = []
 
@@ -181,8 +188,9 @@ def test_exception_in_a_callback_is_reported_and_stops_nobody(fixture: Fixture) 
     def fail(now: float) -> None:
         raise error
 
-    alarms = [fixture.alarm("first", 1001), Alarm(fail), fixture.alarm("second", 1001), fixture.alarm("third", 1002)]
+    alarms = [fixture.alarm("first", 1001), Alarm(fail), fixture.alarm("second", 1001)]
     alarms[1].set(fixture.deadlines, 1001)
+    alarms.append(fixture.alarm("third", 1002))
     fixture.loop.advance(5)
     assert sorted(fixture.names) == ["first", "second", "third"]  # type: ignore[type-var]
     assert [context["exception"] for context in fixture.loop.errors] == [error]

@@ -11,7 +11,7 @@ from heapq import heappop, heappush
 cimport cython
 from libc.math cimport ceil
 
-from wirespeed._core.limits cimport TICKS_PER_SECOND
+from wirespeed._core.limits cimport NEVER, TICKS_PER_SECOND
 
 
 @cython.no_gc
@@ -76,8 +76,12 @@ cdef class Deadlines:
 
     cdef int set(self, Deadline deadline, double when) except -1:
         """Call `deadline._on_deadline` at `when`, seconds of loop time, rounded up to a millisecond."""
-        cdef long long tick = <long long> ceil(when * TICKS_PER_SECOND)
+        cdef long long tick = <long long> ceil(min(when, <double> NEVER) * TICKS_PER_SECOND)
         cdef Bucket bucket = self._recent
+        if tick / <double> TICKS_PER_SECOND < when:
+            # The product was rounded down. An owner that is called before its time sets itself
+            # again, for the same bucket, for ever.
+            tick += 1
         deadline._unlink()
         if bucket is None or bucket.tick != tick:
             found = self._buckets.get(tick)
@@ -117,6 +121,7 @@ cdef class Deadlines:
             del self._buckets[bucket.tick]
             if self._recent is bucket:
                 self._recent = None
+            self._serving = bucket
             while bucket.first is not NULL:
                 deadline = <Deadline> bucket.first
                 deadline._unlink()
@@ -126,6 +131,7 @@ cdef class Deadlines:
                     self._loop.call_exception_handler(
                         {"message": f"Error in a deadline of {deadline!r}", "exception": exc}
                     )
+        self._serving = None
         if self._ticks and self._handle is None:
             self._rearm(self._ticks[0])
 
@@ -135,8 +141,8 @@ cdef class Deadlines:
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
-        for bucket in self._buckets.values():
-            while bucket.first is not NULL:
+        for bucket in [self._serving, *self._buckets.values()]:
+            while bucket is not None and bucket.first is not NULL:
                 (<Deadline> bucket.first)._unlink()
         self._buckets.clear()
         self._ticks.clear()

@@ -20,6 +20,8 @@ cdef enum:
     # Milliseconds to a second: the grid that deadlines are rounded up to.
     # uvloop's clock has the same resolution.
     TICKS_PER_SECOND = 1000
+    # Seconds of loop time, 63 years, that stand for all later ones: an infinite timeout has no tick.
+    NEVER = 2000000000
     # Parts of an unread body, chunk ends included, before reading pauses: a chunk may hold one
     # byte. aiohttp's StreamReader pauses at read_bufsize / 16 = 16,384 chunks.
     CHUNKS_MAX = 32768
