@@ -183,6 +183,16 @@ def test_endless_interim_responses_are_refused() -> None:
     assert "interim" in str(parser.error)
 
 
+@pytest.mark.parametrize(
+    "content", [b"Content-Length: 5\r\n\r\nhello", b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"]
+)
+def test_body_of_an_interim_response_is_not_part_of_the_final_one(content: bytes) -> None:
+    parser = parse(b"HTTP/1.1 150 X\r\n" + content + OK + b"Content-Length: 2\r\n\r\nok")
+    assert parser.parts == [b"ok"]
+    assert parser.body_size == 2
+    assert parser.is_complete
+
+
 def test_upgrade_completes_the_response_and_leaves_a_surplus() -> None:
     parser = parse(b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nother protocol")
     assert parser.head is not None

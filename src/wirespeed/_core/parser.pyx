@@ -264,11 +264,14 @@ cdef class ResponseParser:
         if self.is_complete:
             self.has_surplus = True
             return
+        if self.head is None:
+            # llhttp knows 100 to 103 as bodiless; another interim response may bring a body.
+            return
         self.body_size += PyBytes_GET_SIZE(data)
         self.parts.append(data)
 
     def on_chunk_complete(self):
-        if not self.is_complete:
+        if self.head is not None and not self.is_complete:
             self.parts.append(None)
 
     def on_message_complete(self):
