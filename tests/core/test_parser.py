@@ -241,6 +241,8 @@ def test_body_without_a_length_ends_with_the_connection() -> None:
         CHUNKED + b"5\r\nabcde\r\n0\r\n",
         OK + b"Content-Length: 0\r\n\r\n",
         OK + b"Content-Length: 5, 6\r\n\r\n",
+        OK + b"Content-Length: 9223372036854775808\r\n\r\nabcd",
+        OK + b"Content-Length: 0000000000000000000005\r\n\r\nabcd",
     ],
 )
 def test_message_that_has_an_end_of_its_own_does_not_end_with_the_connection(reads: bytes) -> None:

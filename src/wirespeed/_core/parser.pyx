@@ -11,6 +11,7 @@ from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrad
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
+from libc.limits cimport LLONG_MAX
 from libc.string cimport memchr
 
 from wirespeed._core.limits cimport LINE_SLACK, INFORMATIONAL_MAX
@@ -47,9 +48,14 @@ cdef inline bint _is_named(bytes name, const char* lower) noexcept:
     return True
 
 
-cdef inline bint _is_length(bytes value):
-    """Whether a Content-Length fits 63 bits; llhttp has refused what is not a number."""
-    return value.isdigit() and PyBytes_GET_SIZE(value) <= 18
+cdef long long _to_length(bytes value) except -2:
+    """The value of a Content-Length; llhttp has refused what is not a number or exceeds 64 bits."""
+    if not value.isdigit():
+        return -1
+    if PyBytes_GET_SIZE(value) > 18:
+        # Still a length: such a body must not end with the connection.
+        return min(int(value.lstrip(b"0") or b"0"), LLONG_MAX)
+    return int(value)
 
 
 cdef inline bytes _without_trailing_space(bytes value):
@@ -223,7 +229,7 @@ cdef class ResponseParser:
                 head.has_cookies = True
         elif size == 14:
             if _is_named(name, b"content-length"):
-                head.content_length = int(value) if _is_length(value) else -1
+                head.content_length = _to_length(value)
         elif size == 16:
             if _is_named(name, b"content-encoding"):
                 head.content_encoding = value
