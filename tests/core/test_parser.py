@@ -231,6 +231,15 @@ def test_body_without_a_length_ends_with_the_connection() -> None:
     assert not parser.head.keep_alive
 
 
+@pytest.mark.parametrize("coding", [b"xchunked", b"x chunked", b"chunked, gzip", b"gzip;chunked"])
+def test_only_the_last_coding_makes_a_body_chunked(coding: bytes) -> None:
+    parser = parse(OK + b"Transfer-Encoding: " + coding + b"\r\n\r\n5\r\n")
+    assert parser.head is not None
+    assert not parser.head.chunked
+    assert parser.ends_with_connection()
+    assert body(parser) == b"5\r\n"
+
+
 @pytest.mark.parametrize(
     "reads",
     [

@@ -235,7 +235,7 @@ cdef class ResponseParser:
                 head.content_encoding = value
         elif size == 17:
             if _is_named(name, b"transfer-encoding"):
-                head.chunked = value.lower().endswith(b"chunked")
+                head.chunked = value.lower().rpartition(b",")[2].strip(b" \t") == b"chunked"
         elif size == 18:
             # The handshake of a draft of WebSocket that nobody speaks; aiohttp refuses it.
             if _is_named(name, b"sec-websocket-key1"):
