@@ -272,6 +272,17 @@ def test_bytes_after_a_message_are_noticed(message: bytes, is_noticed: bool) -> 
         assert (parser.has_surplus or parser.error is not None) == is_noticed
 
 
+@pytest.mark.parametrize("field", [b"Content-Length: 5", b"Transfer-Encoding: chunked", b"X: a"])
+@pytest.mark.parametrize("extra", [b"5", b"5\r", b"5\r\n", b"0\r\n\r\n", b"5\r\nhello\r\n", b"hello"])
+def test_bytes_after_a_response_to_head_are_noticed(field: bytes, extra: bytes) -> None:
+    data = OK + field + b"\r\n\r\n" + extra
+    for reads in ([data], [data[:30], data[30:]]):
+        parser = parse(*reads, head=True)
+        assert parser.is_complete
+        assert parser.has_surplus or parser.error is not None
+        assert parser.parts == []
+
+
 # Malformed messages and limits
 
 MALFORMED = {

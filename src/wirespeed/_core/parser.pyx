@@ -134,6 +134,10 @@ cdef class ResponseParser:
                 else:
                     # Chunk sizes, their extensions and trailers: bounded like a head.
                     self._bound(bytes(data))
+            elif self._skip_body and self.head.chunked:
+                # No callback tells of a chunk's size line after the head, or of half of one.
+                if not (self.unfinished_head() + bytes(data)).endswith((b"\n\r\n", b"\n\n")):
+                    self.has_surplus = True
         except HttpParserUpgrade:
             # 101: what follows is another protocol; the message itself is complete.
             self.has_surplus = True
@@ -277,7 +281,9 @@ cdef class ResponseParser:
         self.parts.append(data)
 
     def on_chunk_complete(self):
-        if self.head is not None and not self.is_complete:
+        if self.is_complete:
+            self.has_surplus = True
+        elif self.head is not None:
             self.parts.append(None)
 
     def on_message_complete(self):
