@@ -193,8 +193,9 @@ def test_body_of_an_interim_response_is_not_part_of_the_final_one(content: bytes
     assert parser.is_complete
 
 
-def test_upgrade_completes_the_response_and_leaves_a_surplus() -> None:
-    parser = parse(b"HTTP/1.1 101 Switching\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\nother protocol")
+@pytest.mark.parametrize("fields", [b"Upgrade: x\r\nConnection: upgrade\r\n", b"Upgrade: x\r\n", b""])
+def test_upgrade_completes_the_response_and_leaves_a_surplus(fields: bytes) -> None:
+    parser = parse(b"HTTP/1.1 101 Switching\r\n" + fields + b"\r\nother protocol")
     assert parser.head is not None
     assert parser.head.status == 101
     assert parser.is_complete

@@ -145,7 +145,11 @@ cdef class ResponseParser:
             self.is_complete = True
         except HttpParserError as exc:
             self._is_fresh = False
-            self.error = exc.__context__ if isinstance(exc, HttpParserCallbackError) else exc
+            if self.is_complete and self.head.status == 101:
+                # Without Connection: upgrade, httptools has no HttpParserUpgrade for it.
+                self.has_surplus = True
+            else:
+                self.error = exc.__context__ if isinstance(exc, HttpParserCallbackError) else exc
         except HeadRefused as exc:
             self._is_fresh = False
             self.error = exc
