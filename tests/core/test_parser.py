@@ -184,7 +184,8 @@ def test_endless_interim_responses_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"Content-Length: 5\r\n\r\nhello", b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"]
+    "content",
+    [b"Content-Length: 5\r\n\r\nhello", b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"],
 )
 def test_body_of_an_interim_response_is_not_part_of_the_final_one(content: bytes) -> None:
     parser = parse(b"HTTP/1.1 150 X\r\n" + content + OK + b"Content-Length: 2\r\n\r\nok")
