@@ -108,6 +108,7 @@ class FakeTransport:
         self.is_reading = True
         self.end: str | None = None
         self.unread = bytearray()
+        self.unsent = 0
 
     # What protocols ask for
 
@@ -123,6 +124,9 @@ class FakeTransport:
 
     def write(self, data: bytes) -> None:
         self.written += data
+
+    def get_write_buffer_size(self) -> int:
+        return self.unsent
 
     def pause_reading(self) -> None:
         self.calls.append("pause_reading")
