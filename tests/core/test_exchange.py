@@ -372,3 +372,13 @@ def test_body_that_proves_undecodable_after_its_end_fails_the_reader(wire: Wire)
     assert exchange.sink.events == [b"a", exchange.error]
     assert exchange.error.failure == Failure.BAD_CONTENT
     assert wire.conn.state == ConnectionState.IDLE
+
+
+def test_head_reaches_the_caller_when_the_same_read_cannot_be_decoded(wire: Wire) -> None:
+    exchange = wire.send(settings=new_settings(make_sink=Decoder))
+    wire.transport.feed(ENCODED % 3 + b"!!!")
+    assert exchange.waiter.result() is None
+    assert exchange.head is not None
+    assert exchange.sink.events == [exchange.error]
+    assert wire.error_of(exchange.wait_body()) is exchange.error
+    assert wire.conn.close_reason == CloseReason.MALFORMED

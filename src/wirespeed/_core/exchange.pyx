@@ -114,7 +114,11 @@ cdef class Exchange(Deadline):
         if self.sink is not None:
             self.sink.set_exception(error)
         if self.waiter is not None and not self.waiter.done():
-            self.waiter.set_exception(error)
+            if self.sink is not None and not self.wants_all:
+                # The body failed in the read that brought the head: the head is good.
+                self.waiter.set_result(None)
+            else:
+                self.waiter.set_exception(error)
         return 0
 
     # Body out
