@@ -298,3 +298,28 @@ def test_finished_exchange_is_freed_without_the_collector(end: str) -> None:
         assert future() is None
     finally:
         gc.enable()
+
+
+def test_read_deadline_starts_anew_when_a_stream_is_attached(wire: Wire) -> None:
+    exchange = wire.send(read_timeout=3, settings=new_settings(high_water=1))
+    wire.transport.feed(HEAD % 100 + b"ab")
+    assert not wire.transport.is_reading
+    wire.loop.advance(2.9)
+    exchange.attach(RecordingSink())
+    wire.loop.advance(2.9)
+    assert exchange.error is None
+    wire.loop.advance(0.2)
+    assert exchange.error is not None
+
+
+def test_read_deadline_starts_when_an_upload_failed_after_the_head(wire: Wire) -> None:
+    exchange = wire.send(read_timeout=3, has_upload=True)
+    exchange.set_upload(FakeTask())  # type: ignore[arg-type]
+    wire.transport.feed(HEAD % 2)
+    wire.loop.advance(100)
+    exchange.fail_upload(OSError("no such file"))
+    wire.loop.advance(2.9)
+    assert exchange.error is None
+    wire.loop.advance(0.2)
+    assert exchange.error is not None
+    assert exchange.error.failure == Failure.READ_TIMEOUT

@@ -208,6 +208,7 @@ cdef class Exchange(Deadline):
             else:
                 self._push_eof()
         elif was_paused and not self.is_paused and self.gate is not None:
+            self.last_read = self.deadlines.time()
             self.gate._resume()
 
     def take_body(self):
@@ -296,6 +297,8 @@ cdef class Exchange(Deadline):
         self.is_unclean = True
         if self.head is None:
             self._fail(Failure.BAD_UPLOAD, exc, None)
+        else:
+            self.finish_upload()
 
     def abandon(self):
         """Let go of the response; its connection is closed unless the exchange is over."""
