@@ -387,3 +387,20 @@ def test_connection_made_directly_needs_an_owner() -> None:
         PooledConnection(
             None, "host", FakeTransport(loop), keepalive_timeout=0, force_close=False, lenient=True, **options
         )  # type: ignore[arg-type]
+
+
+async def test_cancelled_drain_does_not_cancel_the_next() -> None:
+    loop = asyncio.get_running_loop()
+    pool = Pool(loop, limit=1, limit_per_host=0, keepalive_timeout=15.0)
+    host = pool.host("host")
+    assert pool.try_reserve(host)
+    conn = pool.add(host, FakeTransport(loop))  # type: ignore[arg-type]
+    conn.pause_writing()
+    with pytest.raises(asyncio.TimeoutError):
+        await asyncio.wait_for(conn._drain_helper(), 0.001)
+    following = asyncio.ensure_future(conn._drain_helper())
+    await asyncio.sleep(0)
+    assert not following.done()
+    conn.resume_writing()
+    await following
+    pool.close()

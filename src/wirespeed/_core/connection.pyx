@@ -292,7 +292,8 @@ cdef class Connection(ReadGate):
             return
         if self._drain_waiter is None:
             self._drain_waiter = self.loop.create_future()
-        await self._drain_waiter
+        # Shielded: a drain that is cancelled must not cancel the others that share the future.
+        await asyncio.shield(self._drain_waiter)
 
     cdef object _get_transport(self):
         return self.transport
