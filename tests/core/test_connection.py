@@ -404,3 +404,13 @@ async def test_cancelled_drain_does_not_cancel_the_next() -> None:
     conn.resume_writing()
     await following
     pool.close()
+
+
+@pytest.mark.parametrize("message", [OK, CLOSE], ids=["kept", "closed"])
+def test_connection_with_unsent_bytes_is_aborted(wire: Wire, message: bytes) -> None:
+    exchange = wire.send(has_upload=True)
+    exchange.set_upload(asyncio.Future(loop=wire.loop))  # type: ignore[arg-type]
+    wire.transport.unsent = 1_000_000
+    wire.transport.feed(message)
+    assert exchange.take_body() == b"ok"
+    assert wire.transport.end == "abort"

@@ -348,7 +348,7 @@ cdef class Connection(ReadGate):
             exchange._fail(Failure.CONNECTION_LOST, None, None)
         transport = self.transport
         if transport is not None and before != ConnectionState.LENT:
-            if is_clean and not self.is_tls:
+            if is_clean and not self.is_tls and not transport.get_write_buffer_size():
                 transport.close()
             else:
                 # A half-read TLS response would go on downloading, unsent bytes would hold the socket.
