@@ -414,3 +414,11 @@ def test_connection_with_unsent_bytes_is_aborted(wire: Wire, message: bytes) -> 
     wire.transport.feed(message)
     assert exchange.take_body() == b"ok"
     assert wire.transport.end == "abort"
+
+
+def test_bytes_after_the_end_are_ignored(wire: Wire) -> None:
+    wire.conn.close(CloseReason.POOL_CLOSED)
+    wire.conn.get_buffer(-1)[:3] = b"abc"
+    wire.conn.buffer_updated(3)
+    assert wire.conn.eof_received() is False
+    assert wire.conn.close_reason == CloseReason.POOL_CLOSED

@@ -177,7 +177,8 @@ cdef class Connection(ReadGate):
     def buffer_updated(self, Py_ssize_t size):
         cdef Exchange exchange = self.exchange
         if exchange is None:
-            self._close(CloseReason.IDLE_BYTES)
+            # Closed already: a loop may hand over what it had read before.
+            self._drop(CloseReason.IDLE_BYTES)
             return
         if size <= SMALL_READ:
             self.parser.feed(PyBytes_FromStringAndSize(self._bytes, size))
