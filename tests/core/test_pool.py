@@ -267,6 +267,20 @@ def test_waiter_that_stops_after_it_was_served_gives_back_what_it_got(has_conn: 
     assert fixture.counts == (0, int(has_conn), 0)
 
 
+@pytest.mark.parametrize("how", ["lost", "pool closed"])
+def test_waiter_may_stop_after_the_connection_it_got_was_lost(how: str) -> None:
+    fixture = Fixture(limit=1)
+    conn = fixture.connect()
+    waiter = fixture.wait()
+    fixture.pool.give_back(conn)
+    if how == "lost":
+        transport_of(conn).lose()
+    else:
+        fixture.pool.close()
+    fixture.pool.cancel(waiter)
+    assert fixture.counts == (0, 0, 0)
+
+
 # Timeouts
 
 

@@ -145,8 +145,8 @@ cdef class Pool(ConnectionOwner):
             if conn is None:
                 self.free(waiter.host)
             else:
-                (<Connection> conn)._give_back()
-                self._return(<Connection> conn)
+                # Unless it was lost meanwhile, and its slot with it.
+                self.give_back(<Connection> conn)
         elif waiter in waiter.host.waiters:
             del waiter.host.waiters[waiter]
             self.waiting -= 1
