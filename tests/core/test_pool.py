@@ -345,6 +345,28 @@ def test_unused_hosts_are_forgotten() -> None:
     assert fixture.pool.hosts == {}
 
 
+def test_host_whose_last_idle_connection_is_dead_is_not_forgotten_while_it_is_served() -> None:
+    fixture = Fixture(limit_per_host=1)
+    transport_of(fixture.idle()).end = "lost"
+    host = fixture.pool.host("a")
+    assert fixture.pool.take(host) is None
+    assert fixture.pool.try_reserve(host)
+    assert fixture.pool.host("a") is host
+    assert not fixture.pool.try_reserve(fixture.pool.host("a"))
+
+
+def test_host_is_not_forgotten_when_a_waiter_is_served_past_a_dead_connection() -> None:
+    fixture = Fixture(limit=1)
+    idle = fixture.idle("a")
+    other = fixture.connect("b")
+    waiter = fixture.wait("a")
+    transport_of(idle).end = "lost"
+    fixture.pool.give_back(other)
+    assert waiter.future.result() is None
+    assert fixture.pool.host("a") is waiter.host
+    assert not waiter.host.is_evicted
+
+
 def test_host_in_any_use_is_remembered() -> None:
     fixture = Fixture(limit=1)
     in_use = fixture.connect("a")

@@ -93,9 +93,14 @@ cdef class Pool(ConnectionOwner):
         cdef Connection conn
         if host.idle_count == 0 or not self._has_room(host):
             return None
+        # Counted first: closing the last dead connection must not evict the host that is being served.
+        self._count(host)
         conn = self._pop_idle(host)
-        if conn is not None:
-            self._count(host)
+        if conn is None:
+            # Nobody waits where there is room: the slot needs no passing on. The caller goes on to dial.
+            host.in_use -= 1
+            self.in_use -= 1
+        else:
             conn._reserve()
         return conn
 
@@ -287,8 +292,10 @@ cdef class Pool(ConnectionOwner):
         return 0
 
     cdef int _grant(self, Host host, Waiter waiter) except -1:
-        cdef Connection conn = self._pop_idle(host)
+        cdef Connection conn
+        # Counted first, as in take().
         self._count(host)
+        conn = self._pop_idle(host)
         if conn is not None:
             conn._reserve()
         waiter.is_granted = True
