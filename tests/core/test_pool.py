@@ -367,6 +367,16 @@ def test_host_is_not_forgotten_when_a_waiter_is_served_past_a_dead_connection() 
     assert not waiter.host.is_evicted
 
 
+def test_host_of_a_waiter_that_was_passed_over_is_forgotten() -> None:
+    fixture = Fixture(limit=1)
+    conn = fixture.connect("a")
+    waiter = fixture.wait("b")
+    waiter.future.cancel()
+    fixture.pool.give_back(conn)
+    fixture.pool.cancel(waiter)
+    assert set(fixture.pool.hosts) == {"a"}
+
+
 def test_host_in_any_use_is_remembered() -> None:
     fixture = Fixture(limit=1)
     in_use = fixture.connect("a")

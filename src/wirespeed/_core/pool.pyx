@@ -155,7 +155,7 @@ cdef class Pool(ConnectionOwner):
         elif waiter in waiter.host.waiters:
             del waiter.host.waiters[waiter]
             self.waiting -= 1
-            self._evict_if_empty(waiter.host)
+        self._evict_if_empty(waiter.host)
 
     def free(self, Host host not None):
         """Give back a slot whose connection was not made."""
