@@ -12,7 +12,7 @@ from typing import Any
 
 from wirespeed._core.connection import Connection
 from wirespeed._core.exchange import Exchange, ExchangeSettings, Failure
-from wirespeed._core.pool import Host, Pool
+from wirespeed._core.pool import Host, Pool, Waiter
 
 ASYNCIO_MAX_READ = 256 * 1024
 LIBUV_READ = 64 * 1024
@@ -261,3 +261,35 @@ class Wire:
         """The exception of a future, taken so that nobody complains that it was not."""
         assert future.done()
         return future.exception()
+
+
+class PoolFixture:
+    """A pool on a fake loop, and short words for what callers do with it."""
+
+    def __init__(self, **options: Any) -> None:
+        self.loop = FakeLoop()
+        chosen = {"limit": 2, "limit_per_host": 0, "keepalive_timeout": 15.0} | options
+        self.pool = Pool(self.loop, **chosen)  # type: ignore[arg-type]
+
+    def connect(self, key: str = "a") -> Connection:
+        """Take a slot and dial."""
+        host = self.pool.host(key)
+        assert self.pool.try_reserve(host)
+        return self.pool.add(host, FakeTransport(self.loop))  # type: ignore[arg-type]
+
+    def idle(self, key: str = "a") -> Connection:
+        conn = self.connect(key)
+        self.pool.give_back(conn)
+        return conn
+
+    def wait(self, key: str = "a", **deadlines: float) -> Waiter:
+        return self.pool.wait(self.pool.host(key), **deadlines)
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        return self.pool.in_use, self.pool.idle, self.pool.waiting
+
+
+def transport_of(conn: Connection) -> FakeTransport:
+    transport: Any = conn.transport
+    return transport  # type: ignore[no-any-return]
