@@ -304,13 +304,18 @@ def test_loan_that_ends_unclean_leaves_the_transport_to_the_borrower(wire: Wire)
 # Upload flow control
 
 
-async def test_drain_waits_until_the_transport_takes_more() -> None:
+def connected() -> Connection:
+    """A reserved connection on the running loop, where coroutines can wait for it."""
     loop = asyncio.get_running_loop()
-    transport = FakeTransport(loop)
     pool = Pool(loop, limit=1, limit_per_host=0, keepalive_timeout=15.0)
     host = pool.host("host")
     assert pool.try_reserve(host)
-    conn = pool.add(host, transport)  # type: ignore[arg-type]
+    return pool.add(host, FakeTransport(loop))  # type: ignore[arg-type]
+
+
+async def test_drain_waits_until_the_transport_takes_more() -> None:
+    conn = connected()
+    transport: Any = conn.transport
     await conn._drain_helper()
     conn.pause_writing()
     assert conn._paused
@@ -328,7 +333,7 @@ async def test_drain_waits_until_the_transport_takes_more() -> None:
         await lost
     with pytest.raises(ConnectionResetError):
         await conn._drain_helper()
-    pool.close()
+    conn.close()
 
 
 # Memory
@@ -390,11 +395,7 @@ def test_connection_made_directly_needs_an_owner() -> None:
 
 
 async def test_cancelled_drain_does_not_cancel_the_next() -> None:
-    loop = asyncio.get_running_loop()
-    pool = Pool(loop, limit=1, limit_per_host=0, keepalive_timeout=15.0)
-    host = pool.host("host")
-    assert pool.try_reserve(host)
-    conn = pool.add(host, FakeTransport(loop))  # type: ignore[arg-type]
+    conn = connected()
     conn.pause_writing()
     with pytest.raises(asyncio.TimeoutError):
         await asyncio.wait_for(conn._drain_helper(), 0.001)
@@ -403,7 +404,7 @@ async def test_cancelled_drain_does_not_cancel_the_next() -> None:
     assert not following.done()
     conn.resume_writing()
     await following
-    pool.close()
+    conn.close()
 
 
 @pytest.mark.parametrize("message", [OK, CLOSE], ids=["kept", "closed"])
