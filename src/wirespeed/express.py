@@ -56,10 +56,10 @@ _NOT_CONNECTED = (
 def _total_at(loop: asyncio.AbstractEventLoop, timeout: ClientTimeout) -> float:
     """Loop time at which the whole request times out, coarse from `ceil_threshold` on; 0 for never."""
     total = timeout.total
-    if total is None or total <= 0:
-        return 0.0
-    when = loop.time() + total
-    return float(ceil(when)) if total >= timeout.ceil_threshold else when
+    if total is not None and total > 0:
+        when = loop.time() + total
+        return float(ceil(when)) if total >= timeout.ceil_threshold else when
+    return 0.0
 
 
 async def perform(

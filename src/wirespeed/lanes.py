@@ -96,7 +96,7 @@ if NATIVE:
             if members[name] is not original:
                 return LaneReason.PATCHED
         connector = session._connector
-        if type(connector) not in _CHECKED and not _is_ours(connector):
+        if type(connector) not in _CHECKED and connector is not None and not _is_ours(connector):
             return LaneReason.FOREIGN_CONNECTOR
         if session._trace_configs:
             return LaneReason.TRACING

@@ -127,6 +127,8 @@ class PlainRequests:
         if method not in _PLAIN_METHODS:
             return None
         url = build_url(session, str_or_url)
+        if not url.raw_host:
+            raise InvalidUrlClientError(url)
         if url.raw_user is not None or url.raw_password is not None:
             return None
         connector: Any = session._connector

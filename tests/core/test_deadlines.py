@@ -314,8 +314,8 @@ class DeadlinesAgainstModel(RuleBasedStateMachine):
         now = self.fixture.loop.now
         for name, at in self.fixture.fired:
             assert at >= self.due.pop(name)  # type: ignore[call-overload]
-        # At most a millisecond late, and a rounding of the clock.
-        assert all(when > now - 0.0011 for when in self.due.values())
+        # At most a millisecond late, another when it was set in the past, and a rounding of the clock.
+        assert all(when > now - 0.0021 for when in self.due.values())
 
     @rule()
     def close(self) -> None:
@@ -333,7 +333,7 @@ class DeadlinesAgainstModel(RuleBasedStateMachine):
         assert len(timers) <= 1
         assert self.fixture.deadlines.is_armed == bool(timers)
         if self.due:
-            assert timers[0] <= min(self.due.values()) + 0.0011
+            assert timers[0] <= max(min(self.due.values()), self.fixture.loop.now) + 0.0021
 
 
 TestDeadlinesAgainstModel = DeadlinesAgainstModel.TestCase

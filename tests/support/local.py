@@ -112,7 +112,6 @@ class Connection(asyncio.Protocol):
         self.exchange: Exchange | None = None
         self.pump: Pump | None = None
         self.paused = self.lost = self.eof = False
-        self.lost_error: BaseException | None = None
         self._body_left = 0
         self._chunked = self._chunk_ends = False
 
@@ -124,7 +123,8 @@ class Connection(asyncio.Protocol):
             self.server.on_connect(self)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self.lost, self.lost_error = True, exc
+        self.lost = True
+        self.transport.close()  # or TLS of CPython 3.10 warns of an unclosed transport
         if self.exchange is not None:
             self.exchange.finish()
 

@@ -25,6 +25,7 @@ cdef class Deadlines:
     cdef object _loop
     cdef object _handle                 # the one TimerHandle, or None
     cdef long long _armed_for           # tick of _handle
+    cdef long long _served              # everything up to this tick was called
     cdef dict _buckets                  # {tick: Bucket}
     cdef list _ticks                    # heap of the buckets' ticks
     cdef Bucket _recent                 # the bucket used last: most deadlines share it

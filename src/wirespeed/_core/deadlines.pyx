@@ -79,9 +79,11 @@ cdef class Deadlines:
         cdef long long tick = <long long> ceil(min(when, <double> NEVER) * TICKS_PER_SECOND)
         cdef Bucket bucket = self._recent
         if tick / <double> TICKS_PER_SECOND < when:
-            # The product was rounded down. An owner that is called before its time sets itself
-            # again, for the same bucket, for ever.
+            # The product was rounded down to a whole number.
             tick += 1
+        if tick <= self._served:
+            # Set anew by a deadline that is being served: never in the same round.
+            tick = self._served + 1
         deadline._unlink()
         if bucket is None or bucket.tick != tick:
             found = self._buckets.get(tick)
@@ -113,6 +115,7 @@ cdef class Deadlines:
         # The loop may wake a fraction of its clock's resolution early.
         cdef long long tick = max(<long long> (now * TICKS_PER_SECOND), self._armed_for)
         self._handle = None
+        self._served = tick
         while self._ticks:
             bucket = <Bucket> self._buckets[self._ticks[0]]
             if bucket.tick > tick and bucket.first is not NULL:

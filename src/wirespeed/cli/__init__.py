@@ -1,6 +1,27 @@
-"""The `wirespeed` command."""
+"""The `wirespeed` command: its entry point, which says what to install when rich or typer is missing."""
+
+import io
+import sys
+
+COULD_NOT_RUN = 2
+"""Exit code when a command could not do its work; typer's own for a bad command line."""
 
 
 def main() -> None:
-    """Run the command line; needs the `cli` extra."""
-    raise SystemExit("the command line needs the cli extra: pip install 'wirespeed[cli]'")
+    """Run the command line; needs the `cli` extra.
+
+    Raises:
+        SystemExit: always; 0 when the command did its work, 2 when it could not run.
+    """
+    try:
+        import rich  # noqa: F401
+        import typer  # noqa: F401
+    except ModuleNotFoundError as exc:
+        print(f"wirespeed: the command line needs {exc.name}: pip install 'wirespeed[cli]'", file=sys.stderr)
+        raise SystemExit(COULD_NOT_RUN) from None
+    from .app import app
+
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a table with a "?" in it beats a traceback
+    app()

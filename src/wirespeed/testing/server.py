@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from types import TracebackType
 
 from ..loops import run
-from .affinity import pin
+from .machine import pin, raise_file_limit
 from .protocol import Connection, ServerState
 
 _BACKLOG = 4096
@@ -178,6 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.cpu is not None:
         pin(options.cpu)
+    raise_file_limit()
     with contextlib.suppress(KeyboardInterrupt):
         run(_serve(options))
 

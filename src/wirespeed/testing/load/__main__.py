@@ -5,16 +5,19 @@ the address given; profile it with whatever attaches to a Python process.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import sys
+import tempfile
 from collections.abc import Sequence
 
-from ..affinity import pin, split_cores
+from ..certificates import make_certificates
+from ..machine import pin, raise_file_limit, split_cores
 from ..process import ServerProcess
 from .clients import CLIENTS, Target, find_client
 from .measure import measure
-from .workloads import WORKLOADS, find_workload
+from .workloads import WORKLOADS, Workload, find_workload
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -30,6 +33,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cpu", type=int, help="run on this core alone; the last usable one if left out")
     parser.add_argument("--no-pin", action="store_true", help="let the system choose the core")
     return parser
+
+
+def _start_server(
+    workload: Workload, core: int | None, stack: contextlib.ExitStack
+) -> tuple[str, str | None]:
+    if not workload.is_tls:
+        return stack.enter_context(ServerProcess(cpu=core)).url, None
+    made = make_certificates(stack.enter_context(tempfile.TemporaryDirectory()))
+    server = stack.enter_context(ServerProcess(cpu=core, tls=(made.certfile, made.keyfile)))
+    return server.url, made.cafile
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -54,13 +67,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     core = client_core if options.cpu is None else options.cpu
     if core is not None:
         pin(core)
-    if options.url is not None:
-        record = measure(spec, Target(options.url.rstrip("/"), workload, options.cafile), requests)
-    elif workload.is_tls:
-        parser.error(f"{workload.name} needs --url and --cafile")
-    else:
-        with ServerProcess(cpu=server_core) as server:
-            record = measure(spec, Target(server.url, workload), requests)
+    raise_file_limit()
+    with contextlib.ExitStack() as stack:
+        url, cafile = options.url, options.cafile
+        if url is None:
+            url, cafile = _start_server(workload, server_core, stack)
+        record = measure(spec, Target(url.rstrip("/"), workload, cafile), requests)
     json.dump(record, sys.stdout)
     print(flush=True)
 

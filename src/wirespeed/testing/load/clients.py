@@ -233,9 +233,9 @@ _ALL: Final = (
         _wirespeed,
         asyncio.new_event_loop,
     ),
-    ClientSpec("httpx", "httpx", ("httpx",), _httpx, relative_cost=6, declines=_declines_slow_gather),
+    ClientSpec("httpx", "httpx", ("httpx",), _httpx, relative_cost=40, declines=_declines_slow_gather),
     ClientSpec("pyreqwest", "pyreqwest", ("pyreqwest",), _pyreqwest),
-    ClientSpec("floor", "bare uvloop + httptools", ("httptools",), _floor, declines=_declines_gather),
+    ClientSpec("floor", "bare floor", ("httptools",), _floor, declines=_declines_gather),
 )
 CLIENTS: Final = {spec.name: spec for spec in _ALL}
 BASE: Final = "aiohttp"

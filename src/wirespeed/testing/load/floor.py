@@ -7,7 +7,7 @@ check beyond the parser's: it is a bound to compare with, not a client to use.
 
 import asyncio
 import json
-from typing import Final, cast
+from typing import Any, Final, cast
 from urllib.parse import urlencode, urlsplit
 
 import httptools
@@ -17,22 +17,23 @@ from .clients import Call, Client, Target
 from .workloads import Kind, Workload
 
 _BUFFER_SIZE: Final = 256 << 10
-"""Bytes of the receive buffer of one connection: uvloop's own read size."""
+"""Bytes of the receive buffer: uvloop's own read size."""
 
 
 class FloorConnection(asyncio.BufferedProtocol):
     """One keep-alive connection; a request at a time."""
 
-    __slots__ = ("_buffer", "_future", "_loop", "_parser", "_pieces", "_transport", "_view")
+    __slots__ = ("_future", "_loop", "_open", "_parser", "_pieces", "_transport", "_view", "lost")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, view: memoryview, connections: set[Any]) -> None:
         self._loop = loop
+        self._open = connections
         self._parser = httptools.HttpResponseParser(self)
-        self._buffer = bytearray(_BUFFER_SIZE)
-        self._view = memoryview(self._buffer)
+        self._view = view
         self._pieces: list[bytes] = []
         self._future: asyncio.Future[int] | None = None
         self._transport: asyncio.Transport
+        self.lost = loop.create_future()
 
     def request(self, head: bytes) -> "asyncio.Future[int]":
         """Send a request; the future gives the length of the answer's body."""
@@ -43,15 +44,22 @@ class FloorConnection(asyncio.BufferedProtocol):
     def close(self) -> None:
         self._transport.close()
 
+    def abort(self) -> None:
+        self._transport.abort()
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._open.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._future is not None and not self._future.done():
             self._future.set_exception(exc or ConnectionResetError("closed by the server"))
+        del self._parser  # it refers back
+        self._open.discard(self)
+        self.lost.set_result(None)
 
-    def get_buffer(self, sizehint: int) -> bytearray:
-        return self._buffer
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._view
 
     def buffer_updated(self, nbytes: int) -> None:
         self._parser.feed_data(self._view[:nbytes])
@@ -72,6 +80,7 @@ class FloorClient(Client):
     def __init__(self, target: Target) -> None:
         super().__init__(target)
         self._idle: list[FloorConnection] = []
+        self._open: set[FloorConnection] = set()
 
     async def open(self) -> Call:
         loop = asyncio.get_running_loop()
@@ -81,11 +90,15 @@ class FloorClient(Client):
         context = self.target.ssl_context()
         head = _request_bytes(f"{host}:{port}", workload)
         idle = self._idle
+        # One for all: what is received is parsed before the next connection receives.
+        view = memoryview(bytearray(_BUFFER_SIZE))
         # The JSON is not decoded: a request that the others decode counts as answered when read.
         decoded = workload.expected if workload.kind in (Kind.DECODE, Kind.RICH) else None
 
         async def connect() -> FloorConnection:
-            _, conn = await loop.create_connection(lambda: FloorConnection(loop), host, port, ssl=context)
+            _, conn = await loop.create_connection(
+                lambda: FloorConnection(loop, view, self._open), host, port, ssl=context
+            )
             return conn
 
         async def kept() -> int:
@@ -103,9 +116,11 @@ class FloorClient(Client):
         return fresh if workload.is_fresh else kept
 
     async def close(self) -> None:
-        for conn in self._idle:
-            conn.close()
-        await asyncio.sleep(0)
+        # Not close(): over TLS that waits for the server's goodbye.
+        left = tuple(self._open)
+        for conn in left:
+            conn.abort()
+        await asyncio.gather(*(conn.lost for conn in left))
 
 
 def _request_bytes(host: str, workload: Workload) -> bytes:

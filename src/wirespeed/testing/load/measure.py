@@ -12,7 +12,7 @@ import time
 from types import TracebackType
 from typing import Any
 
-from ..affinity import peak_memory
+from ..machine import peak_memory
 from .clients import Call, Client, ClientSpec, Target
 
 _WARM_UP_SHARE = 0.1

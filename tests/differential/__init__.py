@@ -1,0 +1,1 @@
+"""The same request through aiohttp and through wirespeed: the same bytes, the same outcome."""
