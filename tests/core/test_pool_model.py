@@ -155,8 +155,9 @@ class PoolAgainstModel(RuleBasedStateMachine):
         elif how == "bytes" and conn.state == ConnectionState.IDLE:
             transport.feed(b"?")
         elif how == "closing" and conn.state == ConnectionState.IDLE:
-            # The loop knows, and has not called connection_lost yet.
+            # The loop knows, and calls connection_lost in its next step.
             transport.end = "lost"
+            self.loop.call_soon(transport.lose)
 
     @rule(seconds=st.sampled_from([0.1, 3, 16]))
     def let_time_pass(self, seconds: float) -> None:
