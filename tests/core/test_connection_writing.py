@@ -1,6 +1,7 @@
 """Who else writes to a connection: aiohttp's protocol on loan, and aiohttp's writer that drains."""
 
 import asyncio
+import gc
 from typing import Any
 
 import pytest
@@ -106,3 +107,20 @@ async def test_cancelled_drain_does_not_cancel_the_next() -> None:
     conn.resume_writing()
     await following
     conn.close()
+
+
+async def test_connection_lost_after_a_cancelled_drain_is_no_news() -> None:
+    loop = asyncio.get_running_loop()
+    errors: list[object] = []
+    loop.set_exception_handler(lambda loop, context: errors.append(context))
+    conn = connected()
+    conn.pause_writing()
+    draining = asyncio.ensure_future(conn._drain_helper())
+    await asyncio.sleep(0)
+    draining.cancel()
+    await asyncio.wait([draining])
+    transport: Any = conn.transport
+    transport.lose()
+    gc.collect()
+    await asyncio.sleep(0)
+    assert errors == []

@@ -208,6 +208,8 @@ cdef class Connection(ReadGate):
         waiter, self._drain_waiter = self._drain_waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_exception(ConnectionResetError("Connection lost"))
+            # Retrieved: whoever drained may have been cancelled.
+            waiter.exception()
         self.owner._on_gone(self)
 
     def connection_made(self, transport):
