@@ -86,6 +86,20 @@ def test_hosts_take_turns() -> None:
     assert order == ["a", "b", "c", "a", "b", "a"]
 
 
+def test_slot_that_one_host_frees_goes_to_the_second_waiter_of_another() -> None:
+    fixture = PoolFixture(limit=2)
+    other = fixture.connect("b")
+    host = fixture.pool.host("a")
+    assert fixture.pool.try_reserve(host)
+    first, second = fixture.wait("a"), fixture.wait("a")
+    fixture.pool.free(host)
+    assert first.future.done()
+    assert not second.future.done()
+    fixture.pool.give_back(other)
+    assert second.future.done()
+    assert fixture.counts == (2, 1, 0)
+
+
 def test_host_at_its_own_limit_does_not_hold_up_the_others() -> None:
     fixture = PoolFixture(limit=2, limit_per_host=1)
     first = fixture.connect("a")

@@ -287,7 +287,8 @@ cdef class Pool(ConnectionOwner):
             waiter._unlink()
             if not waiter.future.done():
                 self._grant(host, waiter)
-            if host.waiters and self._has_room(host):
+            # In the queue also when the pool is full now: another host may free the next slot.
+            if host.waiters and (self.limit_per_host <= 0 or host.in_use < self.limit_per_host):
                 self._queue_host(host)
         return 0
 
