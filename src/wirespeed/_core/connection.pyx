@@ -191,7 +191,8 @@ cdef class Connection(ReadGate):
     def buffer_updated(self, Py_ssize_t size):
         cdef Exchange exchange = self.exchange
         if exchange is None:
-            self._close(CloseReason.IDLE_BYTES)
+            # Closed already: a loop may hand over what it had read before.
+            self._drop(CloseReason.IDLE_BYTES)
             return
         if size <= SMALL_READ:
             self.parser.feed(PyBytes_FromStringAndSize(self._bytes, size))
@@ -221,6 +222,8 @@ cdef class Connection(ReadGate):
         waiter, self._drain_waiter = self._drain_waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_exception(ConnectionResetError("Connection lost"))
+            # Retrieved: whoever drained may have been cancelled.
+            waiter.exception()
         self.owner._on_gone(self)
 
     def connection_made(self, transport):
@@ -309,7 +312,8 @@ cdef class Connection(ReadGate):
             return
         if self._drain_waiter is None:
             self._drain_waiter = self.loop.create_future()
-        await self._drain_waiter
+        # Shielded: a drain that is cancelled must not cancel the others that share the future.
+        await asyncio.shield(self._drain_waiter)
 
     cdef object _get_transport(self):
         return self.transport
@@ -371,7 +375,7 @@ cdef class Connection(ReadGate):
         self.parser.release()
         transport = self.transport
         if transport is not None and before != ConnectionState.LENT:
-            if is_clean and not self.is_tls:
+            if is_clean and not self.is_tls and not transport.get_write_buffer_size():
                 transport.close()
             else:
                 # A half-read TLS response would go on downloading, unsent bytes would hold the socket.

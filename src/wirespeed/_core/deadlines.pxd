@@ -29,6 +29,7 @@ cdef class Deadlines:
     cdef dict _buckets                  # {tick: Bucket}
     cdef list _ticks                    # heap of the buckets' ticks
     cdef Bucket _recent                 # the bucket used last: most deadlines share it
+    cdef Bucket _serving                # the bucket whose deadlines are being called
 
     # Owner's side
     cdef int set(self, Deadline deadline, double when) except -1

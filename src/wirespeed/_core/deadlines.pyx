@@ -129,6 +129,7 @@ cdef class Deadlines:
             del self._buckets[bucket.tick]
             if self._recent is bucket:
                 self._recent = None
+            self._serving = bucket
             while bucket.first is not NULL:
                 deadline = <Deadline> bucket.first
                 deadline._unlink()
@@ -138,6 +139,7 @@ cdef class Deadlines:
                     self._loop.call_exception_handler(
                         {"message": f"Error in a deadline of {deadline!r}", "exception": exc}
                     )
+        self._serving = None
         if self._ticks and self._handle is None:
             self._rearm(self._ticks[0])
 
@@ -147,8 +149,8 @@ cdef class Deadlines:
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
-        for bucket in self._buckets.values():
-            while bucket.first is not NULL:
+        for bucket in [self._serving, *self._buckets.values()]:
+            while bucket is not None and bucket.first is not NULL:
                 (<Deadline> bucket.first)._unlink()
         self._buckets.clear()
         self._ticks.clear()

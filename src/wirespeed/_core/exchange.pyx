@@ -216,6 +216,7 @@ cdef class Exchange(Deadline):
             else:
                 self._push_eof()
         elif was_paused and not self.is_paused and self.gate is not None:
+            self.last_read = self.deadlines.time()
             self.gate._resume()
         # Whoever waits for the whole body goes on with the stream.
         self._wake()
@@ -312,6 +313,8 @@ cdef class Exchange(Deadline):
         self.is_unclean = True
         if self.head is None:
             self._fail(Failure.BAD_UPLOAD, exc, None)
+        else:
+            self.finish_upload()
 
     def cut_upload(self):
         """The upload was cancelled: what was sent is not a whole request."""

@@ -129,6 +129,10 @@ cdef class ResponseParser:
                 else:
                     # Chunk sizes, their extensions and trailers: bounded like a head.
                     self._bound(bytes(data))
+            elif self._skip_body and self.head.chunked:
+                # No callback tells of a chunk's size line after the head, or of half of one.
+                if not (self.unfinished_head() + bytes(data)).endswith((b"\n\r\n", b"\n\n")):
+                    self.has_surplus = True
         except HttpParserUpgrade:
             # 101: what follows is another protocol; the message itself is complete.
             self.has_surplus = True
@@ -136,7 +140,11 @@ cdef class ResponseParser:
             self.is_complete = True
         except HttpParserError as exc:
             self._is_fresh = False
-            self.error = exc.__context__ if isinstance(exc, HttpParserCallbackError) else exc
+            if self.is_complete and self.head.status == 101:
+                # Without Connection: upgrade, httptools has no HttpParserUpgrade for it.
+                self.has_surplus = True
+            else:
+                self.error = exc.__context__ if isinstance(exc, HttpParserCallbackError) else exc
         except HeadRefused as exc:
             self._is_fresh = False
             self.error = exc
@@ -281,11 +289,16 @@ cdef class ResponseParser:
         if self.is_complete:
             self.has_surplus = True
             return
+        if self.head is None:
+            # llhttp knows 100 to 103 as bodiless; another interim response may bring a body.
+            return
         self.body_size += PyBytes_GET_SIZE(data)
         self.parts.append(data)
 
     def on_chunk_complete(self):
-        if not self.is_complete:
+        if self.is_complete:
+            self.has_surplus = True
+        elif self.head is not None:
             self.parts.append(None)
 
     def on_message_complete(self):

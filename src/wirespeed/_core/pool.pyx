@@ -97,9 +97,14 @@ cdef class Pool(ConnectionOwner):
         cdef Connection conn
         if host.idle_count == 0 or not self._has_room(host):
             return None
+        # Counted first: closing the last dead connection must not evict the host that is being served.
+        self._count(host)
         conn = self._pop_idle(host)
-        if conn is not None:
-            self._count(host)
+        if conn is None:
+            # Nobody waits where there is room: the slot needs no passing on. The caller goes on to dial.
+            host.in_use -= 1
+            self.in_use -= 1
+        else:
             conn._reserve()
         return conn
 
@@ -153,9 +158,9 @@ cdef class Pool(ConnectionOwner):
         elif waiter in waiter.host.waiters:
             del waiter.host.waiters[waiter]
             self.waiting -= 1
-            self._evict_if_empty(waiter.host)
             if len(self._queue) > 2 * len(self.hosts) + QUEUE_SLACK:
                 self._purge_queue()
+        self._evict_if_empty(waiter.host)
 
     def free(self, Host host not None):
         """Give back a slot whose connection was not made."""
@@ -301,13 +306,16 @@ cdef class Pool(ConnectionOwner):
             waiter._unlink()
             if not waiter.future.done():
                 self._grant(host, waiter)
-            if host.waiters and self._has_room(host):
+            # In the queue also when the pool is full now: another host may free the next slot.
+            if host.waiters and (self.limit_per_host <= 0 or host.in_use < self.limit_per_host):
                 self._queue_host(host)
         return 0
 
     cdef int _grant(self, Host host, Waiter waiter) except -1:
-        cdef Connection conn = self._pop_idle(host)
+        cdef Connection conn
+        # Counted first, as in take().
         self._count(host)
+        conn = self._pop_idle(host)
         if conn is not None:
             conn._reserve()
         waiter.is_granted = True
