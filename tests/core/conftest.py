@@ -4,7 +4,9 @@ Hypothesis runs the same examples every time; `WIRESPEED_LONG=1` runs many more,
 """
 
 import os
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 import wirespeed
@@ -29,3 +31,16 @@ settings.load_profile("core")
 def pytest_report_header() -> str:
     """Say why the core's tests are absent, where they are."""
     return "" if wirespeed.NATIVE else "tests/core: not collected, wirespeed runs without its extensions"
+
+
+@pytest.fixture(autouse=True, scope="package")
+def clock_of_the_fake_loop() -> Iterator[None]:
+    """Let the core's monotonic clock be the fake loop's, so that idle connections age with it."""
+    from wirespeed._core import connection
+
+    from core.fakes import FakeLoop
+
+    real = connection.monotonic
+    connection.monotonic = lambda: real() if FakeLoop.latest is None else FakeLoop.latest.now
+    yield
+    connection.monotonic = real

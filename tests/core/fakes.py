@@ -38,7 +38,11 @@ class FakeHandle:
 class FakeLoop:
     """Time stands still until `advance`; callbacks wait until `run_ready`."""
 
+    # The loop made last: the clock of the module under test reads its time.
+    latest: "FakeLoop | None" = None
+
     def __init__(self, now: float = 1000.0) -> None:
+        FakeLoop.latest = self
         self.now = now
         self.errors: list[dict[str, Any]] = []
         self.armed = 0

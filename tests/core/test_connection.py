@@ -233,7 +233,8 @@ def test_connection_that_is_not_reserved_cannot_send(wire: Wire) -> None:
     with pytest.raises(RuntimeError, match="cannot move from IDLE to ACTIVE"):
         wire.send()
     wire.conn.close()
-    with pytest.raises(RuntimeError, match="cannot move from CLOSED to ACTIVE"):
+    # Lost after it was reserved is not a caller's fault: the request may go elsewhere.
+    with pytest.raises(ConnectionResetError, match="closing transport"):
         wire.send()
     assert wire.conn.requests == 1
 

@@ -93,7 +93,7 @@ def test_what_was_read_of_the_head_goes_with_the_failure(wire: Wire) -> None:
     reset = ConnectionResetError("by peer")
     wire.transport.lose(reset)
     failed: Translated = wire.error_of(exchange.waiter)
-    assert (failed.failure, failed.exc, failed.raw) == (Failure.CONNECTION_LOST, reset, b"HTTP/1.1 2")
+    assert (failed.failure, failed.exc, failed.raw) == (Failure.CONNECTION_LOST, reset, [b"HTTP/1.1 2"])
 
 
 def test_body_that_the_connection_was_to_end_is_not_ended_by_a_reset(wire: Wire) -> None:
@@ -130,7 +130,8 @@ def test_abandoning_closes_the_connection_unless_the_exchange_is_over(wire: Wire
     assert wire.transport.end == "abort"
     assert (wire.pool.in_use, wire.pool.idle) == (0, 0)
     wire.loop.advance(100)
-    assert exchange.error is None
+    assert exchange.error is not None
+    assert exchange.error.failure == Failure.LET_GO
     assert wire.loop.errors == []
 
 

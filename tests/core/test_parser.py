@@ -21,7 +21,7 @@ def test_status_line_and_fields_are_taken_apart() -> None:
     assert (head.content_length, head.chunked, head.no_body, head.keep_alive) == (2, False, False, True)
     assert parser.is_complete
     assert (body(parser), parser.body_size) == (b"no", 2)
-    assert (parser.error, parser.has_surplus, parser.unfinished_head()) == (None, False, b"")
+    assert (parser.error, parser.has_surplus, parser.unfinished_head()) == (None, False, [])
 
 
 def test_fields_that_the_core_acts_on_are_noted() -> None:

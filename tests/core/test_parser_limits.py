@@ -73,8 +73,8 @@ def test_malformed_message_is_judged_as_aiohttp_does(name: str) -> None:
 
 
 def test_what_was_read_of_a_malformed_head_is_kept() -> None:
-    assert parse(b"HTTP", b"/1.1 x\r\n").unfinished_head() == b"HTTP/1.1 x\r\n"
-    assert parse(b"HTTP/1.1 200", b" OK\r\nX: ").unfinished_head() == b"HTTP/1.1 200 OK\r\nX: "
+    assert parse(b"HTTP", b"/1.1 x\r\n").unfinished_head() == [b"HTTP", b"/1.1 x\r\n"]
+    assert parse(b"HTTP/1.1 200", b" OK\r\nX: ").unfinished_head() == [b"HTTP/1.1 200", b" OK\r\nX: "]
     assert parse(OK + b"\r\n", b"abc").unfinished_head() == b""
 
 
@@ -82,7 +82,7 @@ def test_parser_serves_again_after_an_error() -> None:
     parser = parse(b"garbage\r\n")
     begin(parser)
     assert parser.error is None
-    assert parser.unfinished_head() == b""
+    assert parser.unfinished_head() == []
     parser.feed(OK + b"Content-Length: 2\r\n\r\nok")
     assert parser.is_complete
 

@@ -131,7 +131,7 @@ cdef class ResponseParser:
                     self._bound(bytes(data))
             elif self._skip_body and self.head.chunked:
                 # No callback tells of a chunk's size line after the head, or of half of one.
-                if not (self.unfinished_head() + bytes(data)).endswith((b"\n\r\n", b"\n\n")):
+                if not b"".join([*self._fragments, bytes(data)]).endswith((b"\n\r\n", b"\n\n")):
                     self.has_surplus = True
         except HttpParserUpgrade:
             # 101: what follows is another protocol; the message itself is complete.
