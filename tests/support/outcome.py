@@ -30,9 +30,9 @@ FULL = "full"
 ANY = None
 """Lanes. `ANY` is for what is refused before a lane is taken."""
 
-CASE_SECONDS = 10.0
+CASE_SECONDS = 4.0
 PROBE_SECONDS = 1.0
-CLOSE_SECONDS = 2.0
+CLOSE_SECONDS = 1.0
 
 
 @dataclass

@@ -187,13 +187,11 @@ class Peer(asyncio.Protocol):
                 reset(self.transport)
             case SendEof():
                 self.transport.write_eof()
-            case Stall():
+            case Stall() | StopReading():
+                if isinstance(step, StopReading):
+                    self.transport.pause_reading()
                 while True:
                     await self._more()
-            case StopReading():
-                self.transport.pause_reading()
-                self.is_waiting = True
-                await self.lost.wait()
 
     async def _send_pieces(self, pieces: Sequence[bytes], delay: float) -> None:
         for piece in pieces:
@@ -329,6 +327,9 @@ class ScriptedServer:
 
     async def all_lost(self, seconds: float) -> int:
         """Wait for the clients to close; return how many connections are left open."""
+        for peer in self.peers:
+            if not peer.transport.is_closing():
+                peer.transport.resume_reading()
         waits: list[Awaitable[object]] = [peer.lost.wait() for peer in self.peers]
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(asyncio.gather(*waits), seconds)
