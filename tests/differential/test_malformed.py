@@ -223,7 +223,8 @@ def limit_script(kind: str, size: int) -> Script:
         header = b"X-A: " + b"\r\n ".join([b"v" * 1000] * (size // 1000))
     else:
         header = b"\r\n".join(b"X-%d: v" % number for number in range(size - 1))
-    return ((Expect(), Send(answer(line, "Content-Length: 2", header, body=b"ok", length=False)), Close()),)
+    lines = (line, header) if kind == "name" else (line, "Content-Length: 2", header)
+    return ((Expect(), Send(answer(*lines, body=b"ok", length=False)), Close()),)
 
 
 LIMITS = [("reason", 8190), ("value", 8190), ("name", 8190), ("headers", 128)]

@@ -124,8 +124,10 @@ class Normaliser:
         }
 
     def boundary_free(self, headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-        return [(name, self.wire(value.encode("utf-8", "surrogateescape")).decode("utf-8", "replace"))
-                for name, value in headers]  # fmt: skip
+        return [
+            (name, self.wire(value.encode("utf-8", "surrogatepass")).decode("utf-8", "replace"))
+            for name, value in headers
+        ]
 
     def error(self, exc: BaseException) -> dict[str, Any]:
         """Describe an exception: class, message, what it carries, and its cause."""

@@ -71,6 +71,7 @@ class Case:
         wire: False where the bytes received depend on the moment of a cancellation.
         probe: whether a plain request afterwards shows the reuse of a connection.
         ignore: fields that a race within the server decides.
+        silent: not a byte may reach the server; whether it is connected to does not matter.
         probe_ssl: the `ssl` argument of that request, over TLS.
     """
 
@@ -86,6 +87,7 @@ class Case:
     scheme: str = "http"
     probe_ssl: Any = False
     ignore: tuple[str, ...] = ()
+    silent: bool = False
     other: Script = OK
 
     def __repr__(self) -> str:
@@ -138,7 +140,11 @@ async def outcome_of(case: Case, api: ModuleType) -> dict[str, Any]:
     run = Run(api, ScriptedServer(case.script, case.scheme), ScriptedServer(case.other))
     await run.server.start()
     await run.other.start()
-    origins = {b"@BASE@": run.server.base.encode(), b"@OTHER@": run.other.base.encode()}
+    origins = {
+        b"@BASE@": run.server.base.encode(),
+        b"@OTHER@": run.other.base.encode(),
+        b"@PORT@": b"%d" % run.server.port,
+    }
     run.server.origins = run.other.origins = origins
     normal = Normaliser(
         {str(run.server.port or ""): "PORT", str(run.other.port): "OTHER", run.server.path: "SOCKET"}
@@ -149,12 +155,22 @@ async def outcome_of(case: Case, api: ModuleType) -> dict[str, Any]:
             await _perform(case, run, normal, outcome)
         outcome["wire"] = [normal.wire(data) for data in run.server.received] if case.wire else "ignored"
         outcome["connections"] = len(run.server.peers)
+        if case.silent:
+            _expect_silence(case, outcome)
         outcome["other_wire"] = [normal.wire(data) for data in run.other.received]
         outcome["seen"] = normal.value(run.seen)
     finally:
         await run.server.stop()
         await run.other.stop()
     return outcome
+
+
+def _expect_silence(case: Case, outcome: dict[str, Any]) -> None:
+    """Keep the connections on which something came: it must be the probe alone."""
+    outcome["wire"] = [data for data in outcome["wire"] if data]
+    outcome["connections"] = len(outcome["wire"])
+    if not all(data.startswith(b"GET /probe ") for data in outcome["wire"]):
+        raise Mismatch(f"{case.id}: bytes reached the server: {outcome['wire']}")
 
 
 async def _perform(case: Case, run: Run, normal: Normaliser, outcome: dict[str, Any]) -> None:

@@ -42,7 +42,7 @@ class ExpectHead:
 
 @dataclass(frozen=True)
 class Send:
-    """Write bytes at once; `@BASE@` and `@OTHER@` become the servers' origins."""
+    """Write bytes at once; the marks `@BASE@`, `@OTHER@` and `@PORT@` become what they name."""
 
     data: bytes
 
