@@ -1,7 +1,7 @@
 """Turn what a client gave back into plain values that can be compared and printed.
 
 Only what must differ between two runs is made equal: the servers' ports, the boundary of
-a multipart body and the directory of a unix socket. Nothing else is forgiven here.
+a multipart body, the key of a websocket and the directory of a unix socket. Nothing else is forgiven here.
 """
 
 import re
@@ -14,6 +14,7 @@ from multidict import MultiDict, MultiDictProxy
 from yarl import URL
 
 _BOUNDARY = re.compile(rb"boundary=([0-9a-f]{32})\b")
+_WEBSOCKET_KEY = re.compile(rb"(?<![A-Za-z0-9+/])[A-Za-z0-9+/]{22}==")
 _ADDRESS = re.compile(r"0x[0-9a-f]{6,}")
 
 ERROR_ATTRIBUTES = (
@@ -52,7 +53,7 @@ class Normaliser:
             value = value.replace(actual.encode(), mark.encode())
         for boundary in set(_BOUNDARY.findall(value)):
             value = value.replace(boundary, b"B" * len(boundary))
-        return value
+        return _WEBSOCKET_KEY.sub(b"KEY", value)
 
     def value(self, value: Any) -> Any:
         """Describe any value a case returns, deeply."""

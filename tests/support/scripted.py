@@ -41,6 +41,13 @@ class ExpectHead:
 
 
 @dataclass(frozen=True)
+class ExpectBytes:
+    """Read that many bytes."""
+
+    count: int
+
+
+@dataclass(frozen=True)
 class Send:
     """Write bytes at once; the marks `@BASE@`, `@OTHER@` and `@PORT@` become what they name."""
 
@@ -94,7 +101,20 @@ class StopReading:
     """Leave everything the client sends in the socket buffers."""
 
 
-Step = Expect | ExpectHead | Send | Pieces | Pause | Await | Close | Reset | SendEof | Stall | StopReading
+Step = (
+    Expect
+    | ExpectHead
+    | ExpectBytes
+    | Send
+    | Pieces
+    | Pause
+    | Await
+    | Close
+    | Reset
+    | SendEof
+    | Stall
+    | StopReading
+)
 Script = Sequence[Sequence[Step]]
 
 
@@ -171,6 +191,8 @@ class Peer(asyncio.Protocol):
                 await self._expect(whole=True)
             case ExpectHead():
                 await self._expect(whole=False)
+            case ExpectBytes(count):
+                await self._expect_bytes(count)
             case Send(data):
                 self.transport.write(self._server.fill_in(data))
             case Pieces(pieces, delay):
