@@ -39,7 +39,7 @@ PARAMS = st.one_of(
     st.lists(st.tuples(ANYTHING, ANYTHING), max_size=3),
     ANYTHING,
 )
-COOKIES = st.one_of(st.none(), st.dictionaries(TOKEN, ANYTHING, max_size=3))
+COOKIES = st.one_of(st.none(), st.dictionaries(TOKEN, VISIBLE, max_size=3))
 
 
 async def pieces_of(pieces: list[bytes]) -> AsyncIterator[bytes]:
@@ -62,8 +62,8 @@ BODIES: st.SearchStrategy[tuple[str, Callable[[], Any]]] = st.one_of(
     st.none().map(fixed("data")),
     st.binary(max_size=60).map(fixed("data")),
     ANYTHING.map(fixed("data")),
-    st.dictionaries(ANYTHING, ANYTHING, max_size=3).map(fixed("data")),
-    st.lists(st.tuples(ANYTHING, ANYTHING), max_size=3).map(fixed("data")),
+    st.dictionaries(VISIBLE, ANYTHING, max_size=3).map(fixed("data")),
+    st.lists(st.tuples(VISIBLE, ANYTHING), max_size=3).map(fixed("data")),
     JSON.map(fixed("json")),
     st.lists(st.binary(max_size=20), max_size=4).map(lambda made: ("data", lambda: pieces_of(made))),
 )
