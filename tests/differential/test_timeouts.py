@@ -13,7 +13,7 @@ from .tables import answer, check, chunked, get, post, serve, table
 OK_LINE = "HTTP/1.1 200 OK"
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n"
 CHUNKED_HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
-SHORT = 0.1
+SHORT = 0.06
 
 
 def limited(do: Callable[..., Do] = get, data: Callable[[], Any] | None = None, **limits: Any) -> Do:
@@ -38,10 +38,11 @@ STALLS: dict[str, Script] = {
 }
 
 STALL_CASES = [
-    Case(f"{limit} stalled {where} to {name}", limited(do, **{limit: SHORT}), script, hang_after=0.4)
+    Case(f"{limit} stalled {where} to {name}", limited(do, **{limit: SHORT}), script, hang_after=0.25)
     for limit in ("total", "sock_read")
     for where, script in STALLS.items()
     for name, do in (("GET", get), ("POST", post))
+    if do is get or where == "before the head"
 ] + [
     Case(
         "both, total first",
@@ -110,7 +111,7 @@ UPLOAD_CASES = (
             ((ExpectHead(), StopReading()),),
             wire=False,
             probe=False,
-            hang_after=0.6,
+            hang_after=0.35,
         )
         for limit in ("total", "sock_read")
     ]
@@ -221,7 +222,7 @@ async def test_connecting_that_hangs_in_the_resolver(limit: str) -> None:
     def session(run: Run) -> dict[str, Any]:
         return {"connector": run.api.TCPConnector(resolver=Unanswered(answers=False))}
 
-    outcome = await check(Case(f"resolver {limit}", do, session=session, hang_after=0.4))
+    outcome = await check(Case(f"resolver {limit}", do, session=session, hang_after=0.25))
     assert outcome["answer"] == {
         "total": "TimeoutError",
         "connect": "ConnectionTimeoutError",
