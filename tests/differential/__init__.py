@@ -1,0 +1,1 @@
+"""The same request through aiohttp and through wirespeed gives the same bytes and outcome."""
