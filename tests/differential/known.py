@@ -19,11 +19,118 @@ _IDLE_BYTES = Known(
     "answer among them the next request is given that answer. Ours is closed.",
 )
 
+_WARNING_FRAME = Known(
+    ("warned_at",),
+    "no RFC: aiohttp's helper warns with a fixed stack level, which names the caller's caller: ours.",
+)
+
+_NAME_NOT_A_TOKEN = Known(
+    ("answer", "result", "error", "wire", "connections", "probe"),
+    "RFC 9110 section 5.1: a field name is a token. aiohttp sends other names; ours raises ValueError first.",
+)
+
+_UNFRAMED_REQUEST = Known(
+    ("wire", "connections", "probe"),
+    "RFC 9112 section 6.3: the end of a request whose Transfer-Encoding does not end in chunked cannot be "
+    "found by the server. aiohttp reuses the connection; ours closes it.",
+)
+
+_BODY_AFTER_HEAD = Known(
+    ("answer", "result", "error", "wire", "connections", "probe"),
+    "RFC 9112 section 6.3: a response to HEAD ends with its head. aiohttp fails when rubbish follows in the "
+    "same read, and not when it follows later; ours returns the response and closes the connection.",
+)
+
+_UNASKED = Known(
+    ("answer", "result", "error", "wire", "connections", "probe"),
+    "RFC 9112 section 9.2: data on a connection without an outstanding request is no response; the "
+    "connection is closed. aiohttp takes it for the answer to the request that follows.",
+    sometimes=True,
+)
+
+_EMPTY_CODING = Known(
+    ("answer", "result", "error", "wire", "connections", "probe"),
+    "RFC 9112 section 6.1: Transfer-Encoding lists at least one coding to mean anything. The llhttp of "
+    "httptools refuses an empty one, that of aiohttp does not.",
+)
+
+_ENDLESS_INTERIM = Known(
+    ("answer", "result", "error", "wire", "connections", "probe"),
+    "RFC 9110 section 15.2 sets no number of interim responses. aiohttp reads them for ever; ours stops at 100.",
+)
+
+_CLOSED_SESSION = Known(
+    ("answer", "result", "error", "wire", "connections"),
+    "no RFC: with aiohttp, closing a session cancels those who wait for a connection, as if their tasks had "
+    "been cancelled, and a reader gets a RuntimeError. Ours get a ClientConnectionError or ClientPayloadError.",
+    sometimes=True,
+)
+
+_BODY_ERROR_ARRIVES = Known(
+    ("answer", "result", "error", "wire", "connections", "probe"),
+    "RFC 9112 section 8: an incomplete body is an error. Where the rest of a body is malformed, or ends "
+    "before its compressed data does, aiohttp's reader hangs until its timeout; ours gets a ClientPayloadError.",
+)
+
+_RESET_IN_BODY = Known(
+    ("answer", "result", "error"),
+    "RFC 9112 section 8: a body that ends with the connection is complete unless an error was indicated. "
+    "aiohttp takes it as complete after a reset too; ours raises a ClientPayloadError.",
+    sometimes=True,
+)
+
+_SILENCE_AFTER_INTERIM = Known(
+    ("answer", "result", "error", "wire", "connections", "probe"),
+    "no RFC: an interim response ends aiohttp's sock_read timeout. Ours goes on counting.",
+    sometimes=True,
+)
+
 KNOWN: dict[str, Known] = {
     "session auth": _CONSTRUCTOR_FRAME,
     "session auth of a wrong type": _CONSTRUCTOR_FRAME,
     "request auth overrides the session's": _CONSTRUCTOR_FRAME,
     "half a head after the body": _IDLE_BYTES,
+    "two answers apart": _IDLE_BYTES,
+    "ssl and verify_ssl": _WARNING_FRAME,
+    "fingerprint too short": _WARNING_FRAME,
+    "verify_ssl is deprecated": _WARNING_FRAME,
+    "option chunked by size": _WARNING_FRAME,
+    "header name empty": _NAME_NOT_A_TOKEN,
+    "header name with a space": _NAME_NOT_A_TOKEN,
+    "header name with a colon": _NAME_NOT_A_TOKEN,
+    "headers unicode name": _NAME_NOT_A_TOKEN,
+    "headers transfer encoding on a GET": _UNFRAMED_REQUEST,
+    "HEAD answered with a body": _BODY_AFTER_HEAD,
+    "answer before the request": _UNASKED,
+    "header Transfer-Encoding empty too": _EMPTY_CODING,
+    "header Transfer-Encoding empty too byte by byte": _EMPTY_CODING,
+    "Transfer-Encoding ''": _EMPTY_CODING,
+    "limit of interim answers": _ENDLESS_INTERIM,
+    "closed": _CLOSED_SESSION,
+    "session closed": _CLOSED_SESSION,
+    "malformed while streaming": _BODY_ERROR_ARRIVES,
+    **{
+        f"late chunk with {what}": _BODY_ERROR_ARRIVES
+        for what in ("a size of letters", "nothing after the chunk", "a bad trailer")
+    },
+    **{
+        f"broken {kind} {cut} by {framing}": _BODY_ERROR_ARRIVES
+        for kind in ("deflate", "raw deflate")
+        for cut in ("cut in the middle", "less its last byte")
+        for framing in ("length", "chunked")
+    },
+    **{
+        f"broken {what}": _RESET_IN_BODY
+        for what in (
+            "a body until close, reset to GET",
+            "a body until close, reset to POST",
+            "half a body aborted over TLS",
+        )
+    },
+    **{
+        f"sock_read stalled after an interim answer to {method}": _SILENCE_AFTER_INTERIM
+        for method in ("GET", "POST")
+    },
     **{
         f"idle, then the server {what}, then {method}": _IDLE_BYTES
         for what in ("sent an answer", "sent a line end", "sent a 100", "sent half a head")

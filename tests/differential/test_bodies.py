@@ -132,7 +132,7 @@ DATA: dict[str, Callable[[], Any]] = {
     "form with an unseekable file": form(("f", lambda: Unseekable(b"unknown length"), {"filename": "u"})),
     "form with a generator": form(("f", lambda: agen(b"g1", b"g2"), {"filename": "g"})),
     "form of many fields": form(*((f"f{n}", str(n)) for n in range(100))),
-    "multipart writer": writer("mixed", (b"bytes", {}), ("text", {"X-Part": "1"}), ({"j": 1}, {})),
+    "multipart writer": writer("mixed", (b"bytes", {}), ("text", {"X-Part": "1"})),
     "multipart related": writer("related", ("a", {hdrs.CONTENT_ID: "<1>"})),
     "multipart empty": writer("mixed"),
     "BytesIO": lambda: io.BytesIO(b"stream of bytes"),
@@ -292,6 +292,9 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "Expect by hand is lower case": {"data": b"body", "headers": {"Connection": "close"}},
 }
 
+# Nothing of these may reach the server.
+REFUSED = {"Content-Length of a word", "Content-Length negative", "Content-Length with a plus"}
+
 UNFRAMED = ("Transfer-Encoding by hand", "Transfer-Encoding gzip by hand", "chunked False")
 """aiohttp frames these otherwise than the head says: the server must not wait for their end."""
 
@@ -302,6 +305,7 @@ OPTION_CASES = [
         ((ExpectHead(), Send(OK_ANSWER), Stall()),) if name in UNFRAMED else serve(OK_ANSWER),
         lane=ANY,
         probe=name not in UNFRAMED,
+        silent=name in REFUSED,
     )
     for name, row in OPTIONS.items()
 ] + [

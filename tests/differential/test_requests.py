@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 from aiohttp import BasicAuth
 from multidict import CIMultiDict, CIMultiDictProxy, MultiDict
-from support.outcome import ANY, OK, Case, Do, Run
+from support.outcome import ANY, EXPRESS, FULL, OK, Case, Do, Run
 from support.scripted import client_context
 from yarl import URL
 
@@ -121,7 +121,13 @@ HEADERS: dict[str, object] = {
 }
 
 HEADER_CASES = [
-    Case(f"headers {name}", get("/h", headers=value), expect=200) for name, value in HEADERS.items()
+    Case(
+        f"headers {name}",
+        get("/h", headers=value),
+        expect=200,
+        lane=FULL if name == "connection upgrade" else EXPRESS,
+    )
+    for name, value in HEADERS.items()
 ]
 
 SKIPS = {

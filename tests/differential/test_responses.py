@@ -1,7 +1,7 @@
 """Answers as they come: framing, interim answers, keep-alive, header oddities, delivery."""
 
 import pytest
-from support.outcome import Case, Run
+from support.outcome import FULL, Case, Run
 from support.scripted import Close, Expect, Pause, Pieces, Reset, Send, SendEof, Stall, by_byte, split_at
 
 from .tables import answer, check, chunked, get, post, request, serve, table
@@ -70,11 +70,13 @@ NO_BODY_CASES = [
         get(read_until_eof=False),
         serve(answer(OK_LINE, length=False)),
         expect=200,
+        lane=FULL,
     ),
     Case(
         "read_until_eof off with a body",
         get(read_until_eof=False),
         serve(answer(OK_LINE, body=b"tail", length=False), Close()),
+        lane=FULL,
     ),
 ]
 

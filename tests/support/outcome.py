@@ -126,6 +126,8 @@ async def assert_same(case: Case, known: Mapping[str, Known] | None = None) -> d
         name: pair
         for name, pair in differences(reference, candidate).items()
         if not name.startswith(case.ignore)
+        # Where nothing was sent, a client that has connected sends the probe on that connection.
+        and not (case.silent and name == "probe.body")
     }
     if accepted is not None:
         if wirespeed.NATIVE and not different and not accepted.sometimes:
