@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from aiohttp.client_exceptions import (
+    ClientConnectionError,
     ClientOSError,
     ClientPayloadError,
     ServerDisconnectedError,
@@ -49,6 +50,8 @@ def translate(
         return asyncio.TimeoutError()
     if failure == Failure.READ_TIMEOUT:
         return SocketTimeoutError("Timeout on reading data from socket")
+    if failure == Failure.LET_GO:
+        return ClientConnectionError("Connection closed")
     if failure == Failure.BAD_UPLOAD:
         assert exc is not None
         return exc
@@ -100,10 +103,10 @@ def _lost_in_body(exchange: Exchange, exc: BaseException | None) -> BaseExceptio
             f"(received {exchange.body_size} of {head.content_length} bytes)."
         )
     else:
-        assert exc is not None
-        return _caused_by(ClientPayloadError(f"Response payload is not completed: {exc!r}"), exc)
+        # RFC 9112 section 8: complete only when the connection was closed without an error.
+        cause = exc or ClientConnectionError("Connection closed")
     message = f"Response payload is not completed: {cause!r}"
-    if exc is not None:
+    if exc is not None and exc is not cause:
         message = f"{message}. {exc!r}"
     return _caused_by(ClientPayloadError(message), cause)
 

@@ -25,11 +25,15 @@ from aiohttp.connector import BaseConnector, Connection
 from aiohttp.tracing import Trace
 
 from ._core.connection import Connection as PooledConnection
+from ._core.connection import ConnectionState
 from ._core.exchange import CloseReason
 from ._core.pool import ConnectTimeout, Host, Pool, PoolClosed
 
 if TYPE_CHECKING:
     from aiohttp.client import ClientTimeout
+
+
+_BASE_CONNECT = BaseConnector.connect
 
 
 class PooledConnector(BaseConnector):
@@ -71,9 +75,11 @@ class PooledConnector(BaseConnector):
             self._loop.time(), timeout.connect, timeout.ceil_threshold
         ) if timeout.connect else 0.0  # fmt: skip
         try:
-            conn = await self._slot(host, connect_at, total_at)
-            if conn is not None:
-                return conn
+            while (conn := await self._slot(host, connect_at, total_at)) is not None:
+                if conn.state == ConnectionState.RESERVED:
+                    return conn
+                # Lost between the grant and this step; its slot was passed on.
+                host = self.pool.host(host.key)
             transport = await self._dial(host, req, timeout, connect_at, total_at)
         except PoolClosed as exc:
             raise ClientConnectionError("Connector is closed.") from exc
@@ -138,6 +144,9 @@ class PooledConnector(BaseConnector):
     async def connect(
         self, req: ClientRequest, traces: list[Trace], timeout: "ClientTimeout"
     ) -> Connection:
+        if BaseConnector.connect is not _BASE_CONNECT:
+            # A tool patched aiohttp's connect; it has to see the call, and serves it alone.
+            return await BaseConnector.connect(self, req, traces, timeout)
         host = self.pool.host(req.connection_key)
         conn = self.pool.take(host)
         if conn is None:
@@ -188,7 +197,10 @@ class PooledConnector(BaseConnector):
         return self._lend(self._adopt(host, self._strip(protocol)), protocol)
 
     def _lend(self, conn: PooledConnection, protocol: ResponseHandler) -> Connection:
-        conn.lend(protocol)
+        try:
+            conn.lend(protocol)
+        except ConnectionResetError as exc:
+            raise ClientConnectionResetError(*exc.args) from exc
         self._lent[protocol] = conn
         return Connection(self, conn.host.key, protocol, self._loop)
 
@@ -196,6 +208,8 @@ class PooledConnector(BaseConnector):
         """Take back what was lent: into the pool when it is clean, else closed."""
         conn = self._lent.pop(protocol, None)
         if conn is None:
+            # Closed with the connector, or connected by aiohttp's own code.
+            super()._release(key, protocol, should_close=should_close)
             return
         if should_close or self._force_close or protocol.should_close or not protocol.is_connected():
             transport = protocol.transport
@@ -206,7 +220,7 @@ class PooledConnector(BaseConnector):
             return
         protocol._drop_timeout()
         protocol.transport = None
-        conn.take_back()
+        conn.take_back(protocol.writing_paused)
 
     # End
 

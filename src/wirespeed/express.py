@@ -139,14 +139,19 @@ async def _attempt(
     try:
         if conn is None:
             conn = await connector.acquire(host, prepared.dial_request(session), timeout, total_at)
-        exchange = conn.send(
-            prepared.data if not prepared.has_upload else b"",
-            settings,
-            skip_body=prepared.skip_body,
-            total_at=total_at,
-            read_timeout=timeout.sock_read or 0,
-            has_upload=prepared.has_upload,
-        )
+        try:
+            exchange = conn.send(
+                prepared.data if not prepared.has_upload else b"",
+                settings,
+                skip_body=prepared.skip_body,
+                total_at=total_at,
+                read_timeout=timeout.sock_read or 0.0,
+                has_upload=prepared.has_upload,
+                is_unclean=prepared.is_unclean,
+            )
+        except BaseException:
+            conn.close()
+            raise
         upload = await _upload(session, prepared, conn, exchange) if prepared.has_upload else None
         await _head(exchange, prepared)
     except ClientError:
@@ -155,7 +160,7 @@ async def _attempt(
         if exc.errno is None and isinstance(exc, asyncio.TimeoutError):
             raise
         raise ClientOSError(*exc.args) from exc
-    resp = ClientResponse.adopt(exchange, session, prepared.method, prepared.real_url, prepared.info, upload)
+    resp = ClientResponse.adopt(exchange, session, prepared, upload)
     if exchange.head.has_cookies:  # type: ignore[union-attr]
         cookies = resp._raw_cookie_headers
         assert cookies is not None
@@ -172,10 +177,7 @@ async def _head(exchange: Exchange, prepared: Prepared) -> None:
             prepared.info(), (), status=exc.code, message=exc.message, headers=exc.headers
         ) from exc
     except BaseException:
-        upload = exchange.upload
         exchange.abandon()
-        if upload is not None:
-            await asyncio.sleep(0)
         raise
 
 
@@ -184,7 +186,7 @@ async def _upload(session: "ClientSession", prepared: Prepared, conn: Any, excha
     req = prepared.req
     assert req is not None
     try:
-        writer = new_writer(req, conn, session._loop)
+        writer = prepared.writer = new_writer(req, conn, session._loop)
         version = req.version
         target = req.url.raw_path_qs
         await writer.write_headers(

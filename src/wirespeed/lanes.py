@@ -6,17 +6,15 @@ past a mock would reach the real network.
 """
 
 import enum
+import os
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import aiohttp
 from aiohttp import connector as _connector
 from aiohttp import hdrs
 
 from ._switch import NATIVE
-
-if TYPE_CHECKING:
-    from .client import ClientSession
 
 
 class LaneReason(enum.Enum):
@@ -65,17 +63,29 @@ _NEUTRAL: dict[str, tuple[Any, LaneReason]] = {
 _COMMON_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _TELLING_LENGTHS = frozenset({len("expect"), len("upgrade")})
 
-# The methods that tools patch, as they were when this module was imported.
+# The methods that tools patch; the class attribute as it is in aiohttp's source, or none.
+_PATCHED_BY_TOOLS: tuple[tuple[type, tuple[str, ...]], ...] = (
+    (aiohttp.ClientSession, ("_request", "__init__")),
+    (aiohttp.ClientRequest, ("__init__", "send", "is_ssl")),
+    (aiohttp.ClientResponse, ("start", "read")),
+    (aiohttp.TCPConnector, ("connect", "_resolve_host", "_create_connection", "_wrap_create_connection")),
+    (aiohttp.UnixConnector, ("connect", "_create_connection")),
+    (_connector.BaseConnector, ("connect",)),
+)
+_HOME = os.path.dirname(aiohttp.__file__)
+
+
+def _is_aiohttps_own(member: Any) -> bool:
+    """Whether a method is aiohttp's, not one that a tool put there before this module was imported."""
+    code = getattr(member, "__code__", None)
+    return code is not None and code.co_filename.startswith(_HOME) and not hasattr(member, "__wrapped__")
+
+
 _WATCHED: tuple[tuple[Mapping[str, Any], str, Any], ...] = tuple(
-    (owner.__dict__, name, owner.__dict__[name])
-    for owner, names in (
-        (aiohttp.ClientSession, ("_request", "__init__")),
-        (aiohttp.ClientRequest, ("__init__", "send", "is_ssl")),
-        (aiohttp.ClientResponse, ("start", "read")),
-        (aiohttp.TCPConnector, ("_resolve_host", "_create_connection", "_wrap_create_connection")),
-        (_connector.BaseConnector, ("connect",)),
-    )
+    (owner.__dict__, name, member if member is None or _is_aiohttps_own(member) else _HOME)
+    for owner, names in _PATCHED_BY_TOOLS
     for name in names
+    for member in (owner.__dict__.get(name),)
 )
 
 if NATIVE:
@@ -83,7 +93,7 @@ if NATIVE:
     from .response import ClientResponse
 
     def lane_reason(
-        session: "ClientSession", method: str, options: Mapping[str, Any]
+        session: aiohttp.ClientSession, method: str, options: Mapping[str, Any]
     ) -> LaneReason | None:
         """Name the reason for the full lane, or None: the express lane takes the request.
 
@@ -93,10 +103,10 @@ if NATIVE:
             options: the keyword arguments of the request.
         """
         for members, name, original in _WATCHED:
-            if members[name] is not original:
+            if members.get(name) is not original:
                 return LaneReason.PATCHED
         connector = session._connector
-        if type(connector) not in _CHECKED and connector is not None and not _is_ours(connector):
+        if connector is not None and not _is_ours(connector):
             return LaneReason.FOREIGN_CONNECTOR
         if session._trace_configs:
             return LaneReason.TRACING
@@ -113,29 +123,28 @@ if NATIVE:
         if options:
             if not options.keys() <= EXPRESS_OPTIONS and (reason := _reason_of_options(options)):
                 return reason
-            if headers := options.get("headers"):
-                return _reason_of_headers(headers)
+            if (headers := options.get("headers")) and (reason := _reason_of_headers(headers)):
+                return reason
         if session._default_headers:
             return _reason_of_headers(session._default_headers)
         return None
 
-    # Connector classes found to leave the pool's interface alone.
-    _CHECKED: set[type] = set()
+    _CONNECT, _RELEASE = PooledConnector.connect, PooledConnector._release
 
     def _is_ours(connector: Any) -> bool:
-        """A connector of ours; a subclass counts unless it replaces what the express lane goes around."""
+        """A connector of ours, or of a subclass that leaves alone what the express lane goes around."""
         cls = type(connector)
-        if not isinstance(connector, PooledConnector) or connector.__dict__.get("connect") is not None:
-            return False
-        if cls.connect is not PooledConnector.connect or cls._release is not PooledConnector._release:
-            return False
-        _CHECKED.add(cls)
-        return True
+        return (
+            isinstance(connector, PooledConnector)
+            and cls.connect is _CONNECT
+            and cls._release is _RELEASE
+            and "connect" not in connector.__dict__
+        )
 
 else:
 
     def lane_reason(
-        session: "ClientSession", method: str, options: Mapping[str, Any]
+        session: aiohttp.ClientSession, method: str, options: Mapping[str, Any]
     ) -> LaneReason | None:
         """Without the extension every request is aiohttp's."""
         return LaneReason.NO_EXTENSION
@@ -154,8 +163,11 @@ def _reason_of_options(options: Mapping[str, Any]) -> LaneReason | None:
 
 def _reason_of_headers(headers: Any) -> LaneReason | None:
     """A request that changes the protocol, or waits before its body, is aiohttp's."""
+    if not isinstance(headers, Mapping | list | tuple):
+        # An iterator can be looked at once, and that is aiohttp's to do.
+        return LaneReason.OPTION
     for item in headers:
-        name = item if isinstance(item, str) else item[0]
+        name = item[0] if isinstance(item, tuple | list) and item else item
         if isinstance(name, str) and len(name) in _TELLING_LENGTHS:
             lower = name.lower()
             if lower == "upgrade":

@@ -6,13 +6,13 @@ other is built by aiohttp's ClientRequest, so that its headers are aiohttp's to 
 Called by the express lane. It must not send anything.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from aiohttp import ClientTimeout, hdrs, payload
+from aiohttp import ClientSession, ClientTimeout, CookieJar, hdrs, payload
 from aiohttp.client_exceptions import InvalidUrlClientError, NonHttpUrlClientError
 from aiohttp.client_reqrep import ClientRequest, ConnectionKey, RequestInfo
 from aiohttp.helpers import EMPTY_BODY_METHODS, sentinel
-from aiohttp.http import HttpVersion10, HttpVersion11
+from aiohttp.http import HttpVersion10, HttpVersion11, StreamWriter
 from multidict import CIMultiDict, CIMultiDictProxy, getversion
 from yarl import URL
 
@@ -22,9 +22,6 @@ from ._core.pool import Host
 from .autopsy import translate
 from .connector import PooledConnector
 from .response import make_decoder
-
-if TYPE_CHECKING:
-    from .client import ClientSession
 
 # A body of at most this many bytes goes out in one write with its head.
 _INLINE_BODY_MAX = 64 * 1024
@@ -42,7 +39,10 @@ _PLAIN_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "DELETE", "PUT", "POST", "
 class Prepared:
     """One request as the core takes it."""
 
-    __slots__ = ("_headers", "data", "has_upload", "host", "key", "method", "real_url", "req", "skip_body")
+    __slots__ = (
+        "_headers", "data", "has_upload", "host", "is_unclean", "key", "method", "real_url", "req", "skip_body",
+        "writer",
+    )  # fmt: skip
 
     def __init__(self, method: str, real_url: URL, host: Host, data: bytes) -> None:
         self.method = method
@@ -53,6 +53,9 @@ class Prepared:
         self.skip_body = method in EMPTY_BODY_METHODS
         self.req: ClientRequest | None = None
         self.has_upload = False
+        # The server cannot find the end of what is sent: the connection must not be reused.
+        self.is_unclean = False
+        self.writer: StreamWriter | None = None
         self._headers: CIMultiDict[str] | None = None
 
     def info(self) -> RequestInfo:
@@ -67,6 +70,11 @@ class Prepared:
             CIMultiDictProxy(self._headers),
             url,
         )
+
+    @property
+    def output_size(self) -> int:
+        """Bytes that were sent so far, head included."""
+        return len(self.data) if self.writer is None else self.writer.output_size
 
     def dial_request(self, session: "ClientSession") -> ClientRequest:
         """The request as aiohttp's dialling wants it."""
@@ -92,11 +100,12 @@ class PlainRequests:
         headers = session._default_headers
         stamp = (
             headers, getversion(headers), session._skip_auto_headers, session._connector,
-            session._default_auth, session._version,
+            session._default_auth, session._version, session._base_url,
         )  # fmt: skip
         if any(map(_differs, stamp, self._stamp)) or not self._stamp:
             self._reset(session, stamp)
-        if not self._is_usable:
+        own = session.__dict__
+        if not self._is_usable or "_build_url" in own or "_prepare_headers" in own:
             return None
         prepared = self._prepared.get((method, str_or_url))
         if prepared is None:
@@ -104,7 +113,7 @@ class PlainRequests:
             if prepared is None:
                 return None
         jar: Any = session._cookie_jar
-        if getattr(jar, "_cookies", True) and jar.filter_cookies(prepared.real_url):
+        if (type(jar) is not CookieJar or jar._cookies) and jar.filter_cookies(prepared.real_url):
             return None
         return prepared
 
@@ -116,6 +125,8 @@ class PlainRequests:
         headers = session._default_headers
         self._is_usable = (
             session._version == HttpVersion11
+            and type(session)._build_url is ClientSession._build_url
+            and type(session)._prepare_headers is ClientSession._prepare_headers
             and session._default_auth is None
             and hdrs.TRANSFER_ENCODING not in headers
             and hdrs.CONTENT_LENGTH not in headers
@@ -223,22 +234,26 @@ def prepare(req: ClientRequest, connector: PooledConnector) -> Prepared:
     data = b"%b%b\r\n" % (head, field_lines(req.headers.items()))
     length = req._get_content_length()
     body = req._body
-    has_upload = False
+    prepared = Prepared(req.method, req.original_url, connector.pool.host(req.connection_key), data)
+    prepared.req = req
+    size = 0
     if body is None:
         if req.chunked is not None:
-            data += b"0\r\n\r\n"
+            prepared.data += b"0\r\n\r\n"
     elif (
         type(body) in _INLINE_PAYLOADS
         and req.chunked is None
         and not req.compress
         and (body.size or 0) <= _INLINE_BODY_MAX
     ):
-        data += bytes(body._value if length is None else body._value[:length])
+        inline = bytes(body._value if length is None else body._value[:length])
+        prepared.data += inline
+        size = len(inline)
     else:
-        has_upload = True
-    prepared = Prepared(req.method, req.original_url, connector.pool.host(req.connection_key), data)
-    prepared.req = req
-    prepared.has_upload = has_upload
+        prepared.has_upload = True
+        size = length or 0
+    is_framed = req.chunked is not None or hdrs.TRANSFER_ENCODING not in req.headers
+    prepared.is_unclean = not is_framed or (req.chunked is None and (length or 0) != size)
     return prepared
 
 

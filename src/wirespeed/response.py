@@ -9,7 +9,7 @@ import asyncio
 import warnings
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
+from typing import Any, Generic, Protocol, TypeVar, overload
 
 import aiohttp
 from aiohttp import hdrs
@@ -18,22 +18,20 @@ from aiohttp.client_reqrep import RequestInfo
 from aiohttp.helpers import TimerNoop, set_exception
 from aiohttp.http import HttpVersion, HttpVersion10, HttpVersion11
 from aiohttp.http_parser import DeflateBuffer
-from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
+from aiohttp.streams import EmptyStreamReader, StreamReader
 from multidict import CIMultiDict, CIMultiDictProxy, istr
 from yarl import URL
 
 from ._core.exchange import Exchange
 from .upload import settle
 
-if TYPE_CHECKING:
-    from .client import ClientSession
-
 _T = TypeVar("_T")
-_CLOSED = ClientConnectionError("Connection closed")
 _NOOP_TIMER = TimerNoop()
 _VERSIONS = {(1, 1): HttpVersion11, (1, 0): HttpVersion10}
 _DECODABLE = frozenset({b"gzip", b"deflate", b"br", b"zstd"})
 
+# The names that aiohttp writes in one way however they came.
+_KNOWN_NAMES = {name.lower().encode(): name for name in vars(hdrs).values() if isinstance(name, istr)}
 # Header names as the objects that CIMultiDict keys by; emptied when full, so that a server
 # that invents names cannot grow it (aiohttp keeps 512 likewise).
 _NAMES: dict[bytes, istr] = {}
@@ -43,7 +41,7 @@ _NAMES_MAX = 512
 def _name(raw: bytes) -> istr:
     name = _NAMES.get(raw)
     if name is None:
-        name = istr(raw.decode("utf-8", "surrogateescape"))
+        name = _KNOWN_NAMES.get(raw.lower()) or istr(raw.decode("utf-8", "surrogateescape"))
         if len(_NAMES) >= _NAMES_MAX:
             _NAMES.clear()
         _NAMES[raw] = name
@@ -68,6 +66,18 @@ def make_decoder(exchange: Exchange) -> DeflateBuffer | None:
 def _new_stream(exchange: Exchange, limit: int) -> StreamReader:
     loop = asyncio.get_event_loop()
     return StreamReader(exchange, limit, loop=loop)  # type: ignore[arg-type]
+
+
+class Sent(Protocol):
+    """What a response wants to know of its request."""
+
+    @property
+    def method(self) -> str: ...
+    @property
+    def real_url(self) -> URL: ...
+    @property
+    def output_size(self) -> int: ...
+    def info(self) -> RequestInfo: ...
 
 
 class _lazy(Generic[_T]):  # noqa: N801 - a decorator
@@ -118,7 +128,7 @@ class ClientResponse(aiohttp.ClientResponse):
 
     _exchange: Exchange | None = None
     _upload: "asyncio.Task[None] | None" = None
-    _make_info: Callable[[], RequestInfo]
+    _prepared: Sent
     _timer = _NOOP_TIMER
     _traces: list[Any] = []  # noqa: RUF012 - never appended to: the express lane has no traces
 
@@ -126,10 +136,8 @@ class ClientResponse(aiohttp.ClientResponse):
     def adopt(
         cls,
         exchange: Exchange,
-        session: "ClientSession",
-        method: str,
-        real_url: URL,
-        make_info: Callable[[], RequestInfo],
+        session: aiohttp.ClientSession,
+        prepared: "Sent",
         upload: "asyncio.Task[None] | None" = None,
     ) -> "ClientResponse":
         """Make the response of an exchange whose head has come.
@@ -137,18 +145,16 @@ class ClientResponse(aiohttp.ClientResponse):
         Args:
             exchange: the exchange.
             session: the session that asked.
-            method: the request's method.
-            real_url: the request's URL with its fragment.
-            make_info: makes `request_info` when it is asked for.
+            prepared: the request that was sent.
             upload: the task that still sends the request body, or None.
         """
         resp = cls.__new__(cls)
         head = exchange.head
         assert head is not None
         resp._exchange = exchange
-        resp.method = method
-        resp._real_url = real_url
-        resp._make_info = make_info
+        resp.method = prepared.method
+        resp._real_url = prepared.real_url
+        resp._prepared = prepared
         resp.status = head.status
         resp._loop = session._loop
         resp._resolve_charset = session._resolve_charset
@@ -181,7 +187,11 @@ class ClientResponse(aiohttp.ClientResponse):
 
     @_lazy
     def _request_info(self, exchange: Exchange) -> RequestInfo:
-        return self._make_info()
+        return self._prepared.info()
+
+    @_lazy
+    def _output_size(self, exchange: Exchange) -> int:
+        return self._prepared.output_size
 
     @_lazy
     def _raw_headers(self, exchange: Exchange) -> tuple[tuple[bytes, bytes], ...]:
@@ -209,12 +219,13 @@ class ClientResponse(aiohttp.ClientResponse):
         assert head is not None
         if exchange.sink is not None:
             return exchange.sink.out  # type: ignore[no-any-return]
-        if head.no_body or (head.content_length == 0 and not head.chunked):
-            return EMPTY_PAYLOAD
+        if head.no_body:
+            # One of its own: aiohttp's shared EMPTY_PAYLOAD remembers what others read of it.
+            return EmptyStreamReader()
         stream = _new_stream(exchange, exchange.settings.high_water // 2)
         exchange.attach(stream)
         if self._released and exchange.error is None:
-            set_exception(stream, _CLOSED)
+            set_exception(stream, ClientConnectionError("Connection closed"))
         return stream
 
     # The connection
@@ -243,7 +254,7 @@ class ClientResponse(aiohttp.ClientResponse):
             self._released = True
             content = self.__dict__.get("content") or (exchange.sink and exchange.sink.out)
             if content and content.exception() is None:
-                set_exception(content, _CLOSED)
+                set_exception(content, ClientConnectionError("Connection closed"))
         self._closed = True
         if not exchange.is_complete and not self._loop.is_closed():
             exchange.abandon()
@@ -299,7 +310,8 @@ class ClientResponse(aiohttp.ClientResponse):
 
     async def _whole_body(self, exchange: Exchange) -> bytes:
         if self._released:
-            raise exchange.error or ClientConnectionError("Connection closed")
+            # aiohttp's stream knows that it was closed, or that it was empty anyway.
+            return await self.content.read()
         body = exchange.take_body()
         if body is None and exchange.sink is None:
             await exchange.wait_body()

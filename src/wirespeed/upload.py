@@ -53,6 +53,7 @@ def _start(coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
 async def _send(req: ClientRequest, writer: StreamWriter, exchange: Exchange, length: int | None) -> None:
     body = req._body
     assert body is not None
+    head_size = len(writer._headers_buf or b"")
     try:
         await body.write_with_length(writer, length)
         await writer.write_eof()
@@ -69,11 +70,12 @@ async def _send(req: ClientRequest, writer: StreamWriter, exchange: Exchange, le
         failure.__cause__ = exc
         exchange.fail_upload(failure)
     except BaseException:
-        # Cancelled: what was sent is not a whole request.
-        exchange.abandon()
+        exchange.cut_upload()
         raise
     else:
-        exchange.finish_upload()
+        # A body shorter than its Content-Length leaves the server waiting for the next request's bytes.
+        is_whole = writer.chunked or length is None or writer.output_size - head_size == length
+        exchange.finish_upload(is_whole)
 
 
 def new_writer(req: ClientRequest, conn: Connection, loop: asyncio.AbstractEventLoop) -> StreamWriter:
@@ -88,10 +90,5 @@ def new_writer(req: ClientRequest, conn: Connection, loop: asyncio.AbstractEvent
 
 async def settle(task: "asyncio.Task[None]") -> None:
     """Wait until an upload has ended; its own cancellation is not the caller's."""
-    try:
-        await task
-    except asyncio.CancelledError:
-        if sys.version_info >= (3, 11):
-            current = asyncio.current_task()
-            if current is not None and current.cancelling():
-                raise
+    if not task.done():
+        await asyncio.wait([task])

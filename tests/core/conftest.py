@@ -4,7 +4,10 @@ Hypothesis runs the same examples every time; `WIRESPEED_LONG=1` runs many more,
 """
 
 import os
+import time
+from collections.abc import Iterator
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 import wirespeed
@@ -24,6 +27,18 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("core")
+
+
+@pytest.fixture(autouse=True)
+def _system_clock() -> Iterator[None]:
+    """Take the clock back from the last fake loop."""
+    if not wirespeed.NATIVE:
+        yield
+        return
+    from wirespeed._core import connection
+
+    yield
+    connection.monotonic = time.monotonic  # type: ignore[attr-defined]
 
 
 def pytest_report_header() -> str:

@@ -43,7 +43,7 @@ cdef class Connection(ReadGate):
     cdef Deadlines deadlines
     cdef IdleDeadline idle_deadline
     cdef double keepalive_timeout           # seconds; 0: no limit
-    cdef readonly double idle_since         # loop time
+    cdef readonly double idle_since         # of the monotonic clock
     cdef readonly long long requests        # sent on this connection
     cdef bint force_close
 
@@ -66,7 +66,7 @@ cdef class Connection(ReadGate):
     cdef int _set_state(self, ConnectionState state) except -1
     cdef int _reserve(self) except -1
     cdef int _give_back(self) except -1
-    cdef bint is_usable(self) except -1
+    cdef CloseReason why_unusable(self) except *
 
     # Response in
     cdef int _advance(self, Exchange exchange) except -1

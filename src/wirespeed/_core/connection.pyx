@@ -7,6 +7,7 @@ know what an exchange is for. Every move of its state goes through `_set_state`.
 
 import asyncio
 import sys
+from time import monotonic
 
 cimport cython
 from cpython.bytearray cimport PyByteArray_AS_STRING
@@ -69,6 +70,10 @@ cdef class Connection(ReadGate):
         lenient: see ResponseParser.
     """
 
+    def __cinit__(self, *args, **kwargs):
+        self.idle_deadline = IdleDeadline.__new__(IdleDeadline)
+        self.idle_deadline._conn = <void*> self
+
     def __init__(self, ConnectionOwner owner not None, host, transport, *, loop, Deadlines deadlines not None,
                  buffer, double keepalive_timeout, bint force_close, bint lenient):
         self.owner = owner
@@ -79,18 +84,12 @@ cdef class Connection(ReadGate):
         self.force_close = force_close
         self.state = ConnectionState.RESERVED
         self.parser = ResponseParser(lenient)
-        self.idle_deadline = IdleDeadline.__new__(IdleDeadline)
-        self.idle_deadline._conn = <void*> self
         buffer = buffer if SHARES_BUFFER else new_read_buffer()
         self._bytes = PyByteArray_AS_STRING(buffer)
         # A view: asyncio's TLS slices the buffer and reads into the slice.
         self._view = memoryview(buffer)
         self.is_tls = transport.get_extra_info("sslcontext") is not None
         self._bind(transport)
-
-    def __dealloc__(self):
-        if self.idle_deadline is not None:
-            self.idle_deadline._unlink()
 
     def __repr__(self):
         return f"<Connection {ConnectionState(self.state).name} requests={self.requests} host={self.host!r}>"
@@ -115,9 +114,16 @@ cdef class Connection(ReadGate):
         self.state = state
         return 0
 
-    cdef bint is_usable(self) except -1:
-        """Whether an idle connection may still be used: its transport is not on its way out."""
-        return self.state == ConnectionState.IDLE and not self.transport.is_closing()
+    cdef CloseReason why_unusable(self) except *:
+        """Why an idle connection may not be used any more, or KEPT.
+
+        Its deadline says so too, but not while the loop was held up by something else.
+        """
+        if self.transport.is_closing():
+            return CloseReason.IDLE_EOF
+        if self.keepalive_timeout > 0 and monotonic() - self.idle_since >= self.keepalive_timeout:
+            return CloseReason.IDLE_TIMEOUT
+        return CloseReason.KEPT
 
     cdef int _reserve(self) except -1:
         return self._set_state(ConnectionState.RESERVED)
@@ -126,22 +132,25 @@ cdef class Connection(ReadGate):
         """Become idle. The idle deadline is set only when none is pending; it moves on by itself."""
         self._set_state(ConnectionState.IDLE)
         if self.keepalive_timeout > 0:
-            self.idle_since = self.deadlines.time()
+            self.idle_since = monotonic()
             if self.idle_deadline._bucket is None:
-                self.deadlines.set(self.idle_deadline, self.idle_since + self.keepalive_timeout)
+                self.deadlines.set(self.idle_deadline, self.deadlines.time() + self.keepalive_timeout)
         return 0
 
     cdef int _on_idle_deadline(self, double now) except -1:
+        cdef double left
         if self.state == ConnectionState.IDLE:
-            if self.idle_since + self.keepalive_timeout <= now:
+            left = self.keepalive_timeout - (monotonic() - self.idle_since)
+            # The two clocks need not agree to the millisecond.
+            if left <= 0.001:
                 return self._close(CloseReason.IDLE_TIMEOUT)
-            self.deadlines.set(self.idle_deadline, self.idle_since + self.keepalive_timeout)
+            self.deadlines.set(self.idle_deadline, now + left)
         return 0
 
     # Request out
 
     def send(self, bytes data not None, ExchangeSettings settings not None, *, bint skip_body=False,
-             double total_at=0, double read_timeout=0, bint has_upload=False):
+             double total_at=0.0, double read_timeout=0.0, bint has_upload=False, bint is_unclean=False):
         """Send a request on a reserved connection and return its exchange, whose `waiter` is the head.
 
         Args:
@@ -151,13 +160,18 @@ cdef class Connection(ReadGate):
             total_at: loop time at which the exchange fails; 0 for never.
             read_timeout: seconds without a byte before it fails; 0 for no limit.
             has_upload: more of the body follows through `exchange.set_upload`.
+            is_unclean: the server cannot find the end of this request; the connection is not reused.
 
         Raises:
+            ConnectionResetError: the connection was lost after it was reserved; nothing was sent.
             RuntimeError: the connection is not reserved.
         """
         cdef Exchange exchange = Exchange.__new__(Exchange)
+        if self.state == ConnectionState.CLOSED:
+            raise ConnectionResetError("Cannot write to closing transport")
         self._set_state(ConnectionState.ACTIVE)
         exchange.gate = self
+        exchange.is_unclean = is_unclean
         exchange.settings = settings
         exchange.loop = self.loop
         exchange.skip_body = skip_body
@@ -308,7 +322,12 @@ cdef class Connection(ReadGate):
 
         Args:
             protocol: an asyncio protocol; it sees `connection_made` at once.
+
+        Raises:
+            ConnectionResetError: the connection was lost after it was reserved.
         """
+        if self.state == ConnectionState.CLOSED:
+            raise ConnectionResetError("Cannot write to closing transport")
         self._set_state(ConnectionState.LENT)
         transport = self.transport
         transport.set_protocol(protocol)
@@ -317,9 +336,14 @@ cdef class Connection(ReadGate):
             transport.resume_reading()
         protocol.connection_made(transport)
 
-    def take_back(self):
-        """Become idle again after a loan that ended clean; the borrower must forget the transport."""
+    def take_back(self, bint is_writing_paused=False):
+        """Become idle again after a loan that ended clean; the borrower must forget the transport.
+
+        Args:
+            is_writing_paused: the transport has told the borrower to stop writing.
+        """
         self.is_reading_paused = False
+        self._paused = is_writing_paused
         self._bind(self.transport)
         self.owner._on_idle(self)
 
@@ -346,9 +370,6 @@ cdef class Connection(ReadGate):
         self.exchange = None
         self.idle_deadline._unlink()
         self.parser.release()
-        if exchange is not None and exchange.gate is self:
-            exchange.gate = None
-            exchange._fail(Failure.CONNECTION_LOST, None, None)
         transport = self.transport
         if transport is not None and before != ConnectionState.LENT:
             if is_clean and not self.is_tls and not transport.get_write_buffer_size():
@@ -356,7 +377,11 @@ cdef class Connection(ReadGate):
             else:
                 # A half-read TLS response would go on downloading, unsent bytes would hold the socket.
                 transport.abort()
-        return self.owner._on_closed(self, before)
+        self.owner._on_closed(self, before)
+        if exchange is not None and exchange.gate is self:
+            exchange.gate = None
+            exchange._fail(Failure.CONNECTION_LOST, None, None)
+        return 0
 
 
 class PooledConnection(Connection, asyncio.BufferedProtocol):

@@ -76,8 +76,13 @@ cdef class Deadlines:
 
     cdef int set(self, Deadline deadline, double when) except -1:
         """Call `deadline._on_deadline` at `when`, seconds of loop time, rounded up to a millisecond."""
-        cdef long long tick = <long long> ceil(min(when, <double> NEVER) * TICKS_PER_SECOND)
+        cdef long long tick
         cdef Bucket bucket = self._recent
+        if not when < NEVER:
+            # Centuries away, infinite or not a number: nothing to wait for.
+            deadline._unlink()
+            return 0
+        tick = <long long> ceil(when * TICKS_PER_SECOND)
         if tick / <double> TICKS_PER_SECOND < when:
             # The product was rounded down to a whole number.
             tick += 1

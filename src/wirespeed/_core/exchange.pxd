@@ -35,6 +35,7 @@ cpdef enum Failure:
     READ_TIMEOUT
     BAD_CONTENT             # the body could not be decoded
     BAD_UPLOAD              # the request body could not be sent
+    LET_GO                  # the caller released or closed it
 
 
 cdef class ReadGate:
@@ -98,7 +99,9 @@ cdef class Exchange(Deadline):
     cdef int _push_held(self) except -1
     cdef int _push_eof(self) except -1
     cdef int _fail_sink(self, object exc) except -1
+    cdef object _translate(self, Failure failure, object exc, bytes raw)
 
     # Deadlines
     cdef int _start(self, Deadlines deadlines, double total_at, double read_timeout, bint has_upload) except -1
     cdef int _arm(self) except -1
+    cdef double _read_at(self) noexcept

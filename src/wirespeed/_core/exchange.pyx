@@ -8,7 +8,9 @@ them. It must not know HTTP beyond what the parser found, nor decide about reuse
 
 cimport cython
 
-from wirespeed._core.limits cimport CHUNKS_MAX
+from libc.math cimport ceil
+
+from wirespeed._core.limits cimport CHUNKS_MAX, COARSE_FROM
 
 
 cdef class ReadGate:
@@ -104,22 +106,30 @@ cdef class Exchange(Deadline):
         if self.is_complete or self.error is not None:
             return 0
         self._unlink()
-        self.error = error = self.settings.translate(self, failure, exc, raw)
         self.gate = None
         if self.upload is not None:
             self.upload.cancel()
             self.upload = None
         if gate is not None:
             gate._drop(_CLOSES[<int> failure])
+        self.error = error = self._translate(failure, exc, raw)
         if self.sink is not None:
             self.sink.set_exception(error)
-        if self.waiter is not None and not self.waiter.done():
-            if self.sink is not None and not self.wants_all:
-                # The body failed in the read that brought the head: the head is good.
-                self.waiter.set_result(None)
-            else:
-                self.waiter.set_exception(error)
+        # A body that cannot be decoded is the reader's trouble; its head is a good answer.
+        if self.waiter is not None and not self.waiter.done() and (
+            failure != Failure.BAD_CONTENT or self.wants_all
+        ):
+            self.waiter.set_exception(error)
+            # Whoever waited may be gone: then nobody is to be told that nobody asked.
+            self.waiter.exception()
         return 0
+
+    cdef object _translate(self, Failure failure, object exc, bytes raw):
+        """Ask the facade for the caller's exception; its failing is an error to deliver too."""
+        try:
+            return self.settings.translate(self, failure, exc, raw)
+        except Exception as broken:
+            return broken
 
     # Body out
 
@@ -175,7 +185,7 @@ cdef class Exchange(Deadline):
         self.has_more = False
         self.held = None
         if self.is_complete:
-            self.error = self.settings.translate(self, Failure.BAD_CONTENT, exc, None)
+            self.error = self._translate(Failure.BAD_CONTENT, exc, None)
             self.sink.set_exception(self.error)
             return 0
         return self._fail(Failure.BAD_CONTENT, exc, None)
@@ -210,6 +220,8 @@ cdef class Exchange(Deadline):
         elif was_paused and not self.is_paused and self.gate is not None:
             self.last_read = self.deadlines.time()
             self.gate._resume()
+        # Whoever waits for the whole body goes on with the stream.
+        self._wake()
 
     def take_body(self):
         """Return the whole body, or None while it is not complete or when a stream has it."""
@@ -284,9 +296,15 @@ cdef class Exchange(Deadline):
         else:
             self.upload = task
 
-    def finish_upload(self):
-        """The request was sent in full: from now on the server is expected to answer."""
+    def finish_upload(self, bint is_whole=True):
+        """The body was sent: from now on the server is expected to answer.
+
+        Args:
+            is_whole: the server can find its end; else the connection must not be reused.
+        """
         self.upload = None
+        if not is_whole:
+            self.is_unclean = True
         if self.gate is not None and self.read_timeout > 0:
             self.last_read = self.deadlines.time()
             self._arm()
@@ -300,16 +318,15 @@ cdef class Exchange(Deadline):
         else:
             self.finish_upload()
 
+    def cut_upload(self):
+        """The upload was cancelled: what was sent is not a whole request."""
+        self.upload = None
+        self.is_unclean = True
+        self._fail(Failure.CONNECTION_LOST, None, None)
+
     def abandon(self):
         """Let go of the response; its connection is closed unless the exchange is over."""
-        cdef ReadGate gate = self.gate
-        self._unlink()
-        self.gate = None
-        if self.upload is not None:
-            self.upload.cancel()
-            self.upload = None
-        if gate is not None:
-            gate._drop(CloseReason.ABANDONED)
+        self._fail(Failure.LET_GO, None, None)
 
     # Deadlines
 
@@ -327,12 +344,19 @@ cdef class Exchange(Deadline):
     cdef int _arm(self) except -1:
         """Set the earlier of the two deadlines; the one for reading moves on with every read."""
         cdef double when = self.total_at
+        cdef double read_at
         if self.read_timeout > 0 and self.upload is None:
-            if when <= 0 or self.last_read + self.read_timeout < when:
-                when = self.last_read + self.read_timeout
+            read_at = self._read_at()
+            if when <= 0 or read_at < when:
+                when = read_at
         if when > 0:
             self.deadlines.set(self, when)
         return 0
+
+    cdef double _read_at(self) noexcept:
+        """When the server has been silent for too long, coarse for long timeouts."""
+        cdef double when = self.last_read + self.read_timeout
+        return when if self.read_timeout < COARSE_FROM else ceil(when)
 
     cdef int _on_deadline(self, double now) except -1:
         if self.total_at > 0 and now >= self.total_at:
@@ -342,12 +366,12 @@ cdef class Exchange(Deadline):
         if self.is_paused:
             # sock_read measures the server; this pause is the reader's.
             self.last_read = now
-        elif self.last_read + self.read_timeout <= now:
+        elif self._read_at() <= now:
             return self._fail(Failure.READ_TIMEOUT, None, None)
         return self._arm()
 
 
-cdef CloseReason[6] _CLOSES
+cdef CloseReason[7] _CLOSES
 _CLOSES[:] = [
     CloseReason.MALFORMED,
     CloseReason.LOST,
@@ -355,4 +379,5 @@ _CLOSES[:] = [
     CloseReason.TIMED_OUT,
     CloseReason.MALFORMED,
     CloseReason.UPLOAD_UNFINISHED,
+    CloseReason.ABANDONED,
 ]

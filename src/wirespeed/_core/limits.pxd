@@ -17,11 +17,17 @@ cdef enum:
     # Bytes that an unfinished line may have beyond max_line_size and max_field_size, which
     # count neither "HTTP/1.1 200 " nor ": " nor CR.
     LINE_SLACK = 16
+    # Hosts that the queue of the pool may hold beyond twice those that exist, before it is purged.
+    QUEUE_SLACK = 64
     # Milliseconds to a second: the grid that deadlines are rounded up to.
     # uvloop's clock has the same resolution.
     TICKS_PER_SECOND = 1000
-    # Seconds of loop time, 63 years, that stand for all later ones: an infinite timeout has no tick.
-    NEVER = 2000000000
+    # Seconds of loop time from which on a deadline is none (300 years): sys.maxsize and infinity
+    # are ways to say "no timeout", and milliseconds have to fit 63 bits.
+    NEVER = 10000000000
+    # Seconds from which on a read timeout is rounded up to a whole second, as aiohttp's
+    # ceil_threshold does for the total: else every millisecond would keep a bucket of its own.
+    COARSE_FROM = 5
     # Parts of an unread body, chunk ends included, before reading pauses: a chunk may hold one
     # byte. aiohttp's StreamReader pauses at read_bufsize / 16 = 16,384 chunks.
     CHUNKS_MAX = 32768

@@ -11,7 +11,7 @@ from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrad
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.limits cimport LLONG_MAX
+from libc.stdint cimport INT64_MAX
 from libc.string cimport memchr
 
 from wirespeed._core.limits cimport LINE_SLACK, INFORMATIONAL_MAX
@@ -48,14 +48,12 @@ cdef inline bint _is_named(bytes name, const char* lower) noexcept:
     return True
 
 
-cdef long long _to_length(bytes value) except -2:
-    """The value of a Content-Length; llhttp has refused what is not a number or exceeds 64 bits."""
-    if not value.isdigit():
-        return -1
-    if PyBytes_GET_SIZE(value) > 18:
-        # Still a length: such a body must not end with the connection.
-        return min(int(value.lstrip(b"0") or b"0"), LLONG_MAX)
-    return int(value)
+cdef long long _length(bytes value) except -2:
+    """The number in a Content-Length; llhttp has refused what is not one, or does not fit 64 bits."""
+    number = int(value)
+    if number > INT64_MAX:
+        raise HeadRefused("Content-Length of more than 2**63 - 1 bytes")
+    return number
 
 
 cdef inline bytes _without_trailing_space(bytes value):
@@ -237,13 +235,13 @@ cdef class ResponseParser:
                 head.has_cookies = True
         elif size == 14:
             if _is_named(name, b"content-length"):
-                head.content_length = _to_length(value)
+                head.content_length = _length(value)
         elif size == 16:
             if _is_named(name, b"content-encoding"):
                 head.content_encoding = value
         elif size == 17:
             if _is_named(name, b"transfer-encoding"):
-                head.chunked = value.lower().rpartition(b",")[2].strip(b" \t") == b"chunked"
+                head.chunked = value.lower().rpartition(b",")[2].strip() == b"chunked"
         elif size == 18:
             # The handshake of a draft of WebSocket that nobody speaks; aiohttp refuses it.
             if _is_named(name, b"sec-websocket-key1"):

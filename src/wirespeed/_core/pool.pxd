@@ -62,5 +62,6 @@ cdef class Pool(ConnectionOwner):
     cdef int _grant(self, Host host, Waiter waiter) except -1
     cdef int _enqueue(self, Host host) except -1
     cdef int _serve(self) except -1
+    cdef int _purge_queue(self) except -1
     cdef Connection _pop_idle(self, Host host)
     cdef int _evict_if_empty(self, Host host) except -1

@@ -13,6 +13,8 @@ cimport cython
 
 from wirespeed._core.connection import PooledConnection, new_read_buffer
 
+from wirespeed._core.limits cimport QUEUE_SLACK
+
 
 class ConnectTimeout(asyncio.TimeoutError):
     """No connection was to be had within the time for connecting."""
@@ -111,7 +113,7 @@ cdef class Pool(ConnectionOwner):
         self._count(host)
         return True
 
-    def wait(self, Host host not None, double connect_at=0, double total_at=0):
+    def wait(self, Host host not None, double connect_at=0.0, double total_at=0.0):
         """Queue for a slot.
 
         Args:
@@ -155,6 +157,8 @@ cdef class Pool(ConnectionOwner):
         elif waiter in waiter.host.waiters:
             del waiter.host.waiters[waiter]
             self.waiting -= 1
+            if len(self._queue) > 2 * len(self.hosts) + QUEUE_SLACK:
+                self._purge_queue()
         self._evict_if_empty(waiter.host)
 
     def free(self, Host host not None):
@@ -181,7 +185,7 @@ cdef class Pool(ConnectionOwner):
         return conn
 
     def give_back(self, Connection conn not None):
-        """Return a reserved connection that was not used."""
+        """Return a reserved connection that was not used; one that was lost meanwhile is no trouble."""
         if conn.state == ConnectionState.RESERVED:
             self._on_idle(conn)
 
@@ -249,12 +253,14 @@ cdef class Pool(ConnectionOwner):
 
     cdef Connection _pop_idle(self, Host host):
         cdef Connection conn
+        cdef CloseReason reason
         while host.idle_count > 0:
             conn = host.idle.popleft()
             if conn.state != ConnectionState.IDLE:
                 continue
-            if not conn.is_usable():
-                conn._close(CloseReason.IDLE_EOF)
+            reason = conn.why_unusable()
+            if reason != CloseReason.KEPT:
+                conn._close(reason)
                 continue
             host.idle_count -= 1
             self.idle -= 1
@@ -271,6 +277,18 @@ cdef class Pool(ConnectionOwner):
         if not host.is_queued:
             host.is_queued = True
             self._queue.append(host)
+        return 0
+
+    cdef int _purge_queue(self) except -1:
+        """Drop the hosts whose waiters gave up: while a limit is reached nothing else takes them out."""
+        cdef Host host
+        kept = deque()
+        for host in self._queue:
+            if host.waiters:
+                kept.append(host)
+            else:
+                host.is_queued = False
+        self._queue = kept
         return 0
 
     cdef int _serve(self) except -1:
@@ -329,7 +347,13 @@ cdef class Pool(ConnectionOwner):
             self.waiting -= len(host.waiters)
             host.waiters.clear()
         for conn in list(self._open):
-            (<Connection> conn)._drop(CloseReason.POOL_CLOSED)
+            try:
+                (<Connection> conn)._drop(CloseReason.POOL_CLOSED)
+            except Exception as exc:
+                # One connection that fails to close must not keep the others open.
+                self._loop.call_exception_handler(
+                    {"message": "Error while closing a connection", "exception": exc}
+                )
         self.deadlines.close()
         self.hosts.clear()
 
