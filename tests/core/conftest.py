@@ -4,6 +4,7 @@ Hypothesis runs the same examples every time; `WIRESPEED_LONG=1` runs many more,
 """
 
 import os
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -28,19 +29,18 @@ settings.register_profile(
 settings.load_profile("core")
 
 
+@pytest.fixture(autouse=True)
+def _system_clock() -> Iterator[None]:
+    """Take the clock back from the last fake loop."""
+    if not wirespeed.NATIVE:
+        yield
+        return
+    from wirespeed._core import connection
+
+    yield
+    connection.monotonic = time.monotonic  # type: ignore[attr-defined]
+
+
 def pytest_report_header() -> str:
     """Say why the core's tests are absent, where they are."""
     return "" if wirespeed.NATIVE else "tests/core: not collected, wirespeed runs without its extensions"
-
-
-@pytest.fixture(autouse=True, scope="package")
-def clock_of_the_fake_loop() -> Iterator[None]:
-    """Let the core's monotonic clock be the fake loop's, so that idle connections age with it."""
-    from wirespeed._core import connection
-
-    from core.fakes import FakeLoop
-
-    real = connection.monotonic
-    connection.monotonic = lambda: real() if FakeLoop.latest is None else FakeLoop.latest.now
-    yield
-    connection.monotonic = real

@@ -10,6 +10,7 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import Any
 
+from wirespeed._core import connection
 from wirespeed._core.connection import Connection
 from wirespeed._core.exchange import Exchange, ExchangeSettings, Failure
 from wirespeed._core.pool import Host, Pool, Waiter
@@ -38,17 +39,15 @@ class FakeHandle:
 class FakeLoop:
     """Time stands still until `advance`; callbacks wait until `run_ready`."""
 
-    # The loop made last: the clock of the module under test reads its time.
-    latest: "FakeLoop | None" = None
-
     def __init__(self, now: float = 1000.0) -> None:
-        FakeLoop.latest = self
         self.now = now
         self.errors: list[dict[str, Any]] = []
         self.armed = 0
         self._timers: list[tuple[float, int, FakeHandle]] = []
         self._ready: list[FakeHandle] = []
         self._order = count()
+        # Idle times are measured on the system's clock, which does not stop with the loop.
+        connection.monotonic = self.time  # type: ignore[attr-defined]
 
     # What the core and futures ask for
 

@@ -258,6 +258,39 @@ def test_upload_is_cancelled_with_the_exchange(wire: Wire, is_abandoned: bool) -
     assert task.cancelled == 1
 
 
+@pytest.mark.parametrize("has_head", [False, True])
+def test_upload_that_was_cut_ends_the_exchange(wire: Wire, has_head: bool) -> None:
+    exchange = wire.send(has_upload=True)
+    if has_head:
+        wire.transport.feed(HEAD % 2)
+    exchange.cut_upload()
+    assert exchange.error is not None
+    assert exchange.error.failure == Failure.CONNECTION_LOST
+    assert wire.conn.state == ConnectionState.CLOSED
+
+
+@pytest.mark.parametrize("is_known_before", [False, True])
+def test_request_whose_end_the_server_cannot_find_costs_the_connection(
+    wire: Wire, is_known_before: bool
+) -> None:
+    exchange = wire.send(has_upload=not is_known_before, is_unclean=is_known_before)
+    if not is_known_before:
+        exchange.finish_upload(False)
+    wire.transport.feed(HEAD % 2 + b"ok")
+    assert exchange.take_body() == b"ok"
+    assert wire.conn.close_reason == CloseReason.UPLOAD_UNFINISHED
+
+
+def test_failing_translation_is_delivered_in_place_of_the_failure(wire: Wire) -> None:
+    def translate(*failure: object) -> BaseException:
+        raise LookupError("no words")
+
+    exchange = wire.send(settings=new_settings(translate=translate))
+    wire.transport.lose()
+    assert isinstance(wire.error_of(exchange.waiter), LookupError)
+    assert (wire.pool.in_use, wire.pool.idle) == (0, 0)
+
+
 def test_failed_upload_fails_the_exchange_before_the_head(wire: Wire) -> None:
     exchange = wire.send(has_upload=True)
     error = OSError("no such file")

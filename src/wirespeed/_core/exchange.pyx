@@ -116,7 +116,9 @@ cdef class Exchange(Deadline):
         if self.sink is not None:
             self.sink.set_exception(error)
         # A body that cannot be decoded is the reader's trouble; its head is a good answer.
-        if failure != Failure.BAD_CONTENT and self.waiter is not None and not self.waiter.done():
+        if self.waiter is not None and not self.waiter.done() and (
+            failure != Failure.BAD_CONTENT or self.wants_all
+        ):
             self.waiter.set_exception(error)
             # Whoever waited may be gone: then nobody is to be told that nobody asked.
             self.waiter.exception()
