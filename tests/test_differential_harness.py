@@ -27,8 +27,12 @@ async def extra_header(call: Changed, method: str, url: Any, **more: Any) -> Any
 
 
 async def closes_too_soon(call: Changed, method: str, url: Any, **more: Any) -> Any:
-    call.__self__.connector._force_close = True  # type: ignore[attr-defined]
-    return await call(method, url, **more)
+    session = call.__self__  # type: ignore[attr-defined]
+    resp = await call(method, url, **more)
+    await resp.read()
+    used, session._connector = session._connector, wirespeed.TCPConnector()
+    await used.close()
+    return resp
 
 
 async def other_status(call: Changed, method: str, url: Any, **more: Any) -> Any:

@@ -19,7 +19,6 @@ from support.local import BLOCK, LocalServer, authority, client_tls, server_tls
 
 import wirespeed
 
-
 # The TLS transport of CPython 3.10's asyncio says "unclosed" when the peer closed it.
 pytestmark = (
     [pytest.mark.filterwarnings("ignore:unclosed transport:ResourceWarning")]

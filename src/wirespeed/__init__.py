@@ -5,21 +5,20 @@ every other name resolves to aiohttp's own object, submodules included.
 """
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp as _aiohttp
 
 from ._switch import NATIVE
+from ._version import __version__
 from .client import ClientSession, request
 from .loops import new_event_loop, run
 
-if NATIVE:
+if TYPE_CHECKING or NATIVE:
     from .connector import TCPConnector, UnixConnector
     from .response import ClientResponse
 else:
     from aiohttp import ClientResponse, TCPConnector, UnixConnector
-
-__version__ = "0.1.0"
 
 _OURS = (
     "NATIVE",
@@ -27,6 +26,7 @@ _OURS = (
     "ClientSession",
     "TCPConnector",
     "UnixConnector",
+    "__version__",
     "new_event_loop",
     "request",
     "run",

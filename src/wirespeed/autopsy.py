@@ -7,8 +7,9 @@ only, so its cost does not matter, and its messages are API too.
 
 import asyncio
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
+from aiohttp.base_protocol import BaseProtocol
 from aiohttp.client_exceptions import (
     ClientConnectionError,
     ClientOSError,
@@ -84,7 +85,9 @@ def _malformed(exchange: Exchange, exc: BaseException | None, raw: list[bytes] |
     return _caused_by(error, cause)
 
 
-def _lost_before_head(exchange: Exchange, exc: BaseException | None, raw: list[bytes] | None) -> BaseException:
+def _lost_before_head(
+    exchange: Exchange, exc: BaseException | None, raw: list[bytes] | None
+) -> BaseException:
     if exc is None:
         return ServerDisconnectedError(_replay(exchange, raw)[0] if raw else None)
     if isinstance(exc, OSError):
@@ -122,7 +125,7 @@ def _replay(exchange: Exchange, raw: list[bytes]) -> tuple[Any, BaseException | 
     """Show aiohttp's parser the bytes of a head; return the message it made of them, or its error."""
     settings = exchange.settings
     parser = HttpResponseParser(
-        _NoProtocol(),
+        cast(BaseProtocol, _NoProtocol()),
         asyncio.get_event_loop(),
         settings.high_water // 2,
         payload_exception=ClientPayloadError,

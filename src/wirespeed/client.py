@@ -15,7 +15,7 @@ from .lanes import LaneStats, lane_reason
 if NATIVE:
     from . import express
     from .connector import TCPConnector
-    from .prepare import PlainRequests, new_settings
+    from .prepare import SessionState
     from .response import ClientResponse
 
 with warnings.catch_warnings():
@@ -29,7 +29,9 @@ with warnings.catch_warnings():
         the extension it is aiohttp's session in all it does.
         """
 
-        ATTRS = aiohttp.ClientSession.ATTRS | {"_lanes", "_plain", "_settings"}
+        ATTRS = aiohttp.ClientSession.ATTRS | {"_lanes", "_state"}
+
+        _lanes: LaneStats
 
         if not TYPE_CHECKING:
 
@@ -54,15 +56,14 @@ with warnings.catch_warnings():
             def _init_native(self, base_url, connector, loop, kwargs):
                 kwargs.setdefault("response_class", ClientResponse)
                 super().__init__(base_url, connector=connector, loop=loop, **kwargs)
-                self._plain = PlainRequests()
-                self._settings = new_settings(self, {})
+                self._state = SessionState(self)
 
             @functools.wraps(aiohttp.ClientSession._request)
             def _request(self, method, str_or_url, **kwargs):
                 reason = lane_reason(self, method, kwargs)
                 if reason is None:
                     self._lanes.express += 1
-                    return express.perform(self, method, str_or_url, kwargs)
+                    return express.perform(self, self._state, method, str_or_url, kwargs)
                 self._lanes.count_full(reason)
                 return super()._request(method, str_or_url, **kwargs)
 

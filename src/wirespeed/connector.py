@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from aiohttp.client import ClientTimeout
 
 
+# asyncio's, or that of async_timeout where asyncio has none (CPython 3.10): aiohttp has chosen.
+timeout_at: Any = vars(helpers)["async_timeout"].timeout_at
 _BASE_CONNECT = BaseConnector.connect
 
 
@@ -46,7 +48,7 @@ class PooledConnector(BaseConnector):
             self._loop,
             limit=self._limit,
             limit_per_host=self._limit_per_host,
-            keepalive_timeout=self._keepalive_timeout,  # type: ignore[arg-type]
+            keepalive_timeout=self._keepalive_timeout,
             force_close=self._force_close,
             lenient=not helpers.DEBUG,
         )
@@ -104,7 +106,6 @@ class PooledConnector(BaseConnector):
         self, host: Host, req: ClientRequest, timeout: "ClientTimeout", connect_at: float, total_at: float
     ) -> asyncio.Transport | None:
         """Make a new connection for a slot that is held; the slot is freed when that fails."""
-        timeout_at = helpers.async_timeout.timeout_at
         try:
             async with timeout_at(total_at or None):
                 try:
@@ -141,10 +142,7 @@ class PooledConnector(BaseConnector):
 
     # The full lane: aiohttp's own interface
 
-    @functools.wraps(BaseConnector.connect)
-    async def connect(
-        self, req: ClientRequest, traces: list[Trace], timeout: "ClientTimeout"
-    ) -> Connection:
+    async def connect(self, req: ClientRequest, traces: list[Trace], timeout: "ClientTimeout") -> Connection:
         if BaseConnector.connect is not _BASE_CONNECT:
             # A tool patched aiohttp's connect; it has to see the call, and serves it alone.
             return await BaseConnector.connect(self, req, traces, timeout)
@@ -256,6 +254,10 @@ class PooledConnector(BaseConnector):
         if self._source_traceback is not None:
             context["source_traceback"] = self._source_traceback
         self._loop.call_exception_handler(context)
+
+
+# For its signature and documentation; the body above is another.
+functools.update_wrapper(PooledConnector.connect, BaseConnector.connect)
 
 
 class TCPConnector(PooledConnector, aiohttp.TCPConnector):

@@ -8,9 +8,9 @@ import asyncio
 import warnings
 from collections.abc import Mapping
 from math import ceil
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from aiohttp import ClientTimeout, hdrs, payload
+from aiohttp import ClientSession, ClientTimeout, hdrs, payload
 from aiohttp.client import IDEMPOTENT_METHODS, _has_no_authority
 from aiohttp.client_exceptions import (
     ClientConnectorCertificateError,
@@ -36,12 +36,9 @@ from multidict import istr
 from yarl import URL
 
 from ._core.exchange import Exchange, ExchangeSettings
-from .prepare import PLAIN_OPTIONS, Prepared, build_url, new_settings, prepare, timeout_of
+from .prepare import PLAIN_OPTIONS, Prepared, SessionState, build_url, new_settings, prepare, timeout_of
 from .response import ClientResponse
 from .upload import new_writer, settle, start_upload
-
-if TYPE_CHECKING:
-    from .client import ClientSession
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 # What is raised as it is, although it is a ClientOSError: the request was never sent.
@@ -63,12 +60,13 @@ def _total_at(loop: asyncio.AbstractEventLoop, timeout: ClientTimeout) -> float:
 
 
 async def perform(
-    session: "ClientSession", method: str, str_or_url: Any, options: Mapping[str, Any]
+    session: ClientSession, state: SessionState, method: str, str_or_url: Any, options: Mapping[str, Any]
 ) -> ClientResponse:
     """Send a request and return its response once its head has come.
 
     Args:
         session: the session; the caller found that the express lane takes the request.
+        state: what the lane keeps of this session.
         method: the method, in any case.
         str_or_url: as in aiohttp.
         options: the keyword arguments, all of them among `lanes.EXPRESS_OPTIONS`.
@@ -80,30 +78,34 @@ async def perform(
         raise RuntimeError("Session is closed")
     method = method.upper()
     if not options or options.keys() <= PLAIN_OPTIONS:
-        prepared = session._plain.find(session, method, str_or_url)
+        prepared = state.plain.find(session, method, str_or_url)
         if prepared is not None:
-            return await _perform_plain(session, prepared, str_or_url, options)
-    return await _Call(session, method, str_or_url, options).run()
+            return await _perform_plain(session, state, prepared, str_or_url, options)
+    return await _Call(session, state, method, str_or_url, options).run()
 
 
 async def _perform_plain(
-    session: "ClientSession", prepared: Prepared, str_or_url: Any, options: Mapping[str, Any]
+    session: ClientSession,
+    state: SessionState,
+    prepared: Prepared,
+    str_or_url: Any,
+    options: Mapping[str, Any],
 ) -> ClientResponse:
     """The common case, straight through; a retry or a redirect goes on as a `_Call`."""
     timeout = timeout_of(session, options) if options else session._timeout
     total_at = _total_at(session._loop, timeout)
     try:
-        resp = await _attempt(session, prepared, session._settings, timeout, total_at)
+        resp = await _attempt(session, prepared, state.settings, timeout, total_at)
     except _NOT_CONNECTED:
         raise
     except (ClientOSError, ServerDisconnectedError):
         if not (session._retry_connection and prepared.method in IDEMPOTENT_METHODS):
             raise
-        call = _Call(session, prepared.method, str_or_url, options, total_at)
+        call = _Call(session, state, prepared.method, str_or_url, options, total_at)
         call.may_retry = False
         return await call.run()
     if resp.status in _REDIRECTS and (not options or options.get("allow_redirects", True)):
-        return await _Call(session, prepared.method, str_or_url, options, total_at).run(resp)
+        return await _Call(session, state, prepared.method, str_or_url, options, total_at).run(resp)
     raise_for_status = options.get("raise_for_status") if options else None
     if raise_for_status is None:
         raise_for_status = session._raise_for_status
@@ -124,7 +126,7 @@ async def _check(resp: ClientResponse, raise_for_status: Any) -> None:
 
 
 async def _attempt(
-    session: "ClientSession",
+    session: ClientSession,
     prepared: Prepared,
     settings: ExchangeSettings,
     timeout: ClientTimeout,
@@ -161,7 +163,7 @@ async def _attempt(
             raise
         raise ClientOSError(*exc.args) from exc
     resp = ClientResponse.adopt(exchange, session, prepared, upload)
-    if exchange.head.has_cookies:  # type: ignore[union-attr]
+    if exchange.head.has_cookies:
         cookies = resp._raw_cookie_headers
         assert cookies is not None
         session._cookie_jar.update_cookies_from_headers(cookies, resp.url)
@@ -181,7 +183,7 @@ async def _head(exchange: Exchange, prepared: Prepared) -> None:
         raise
 
 
-async def _upload(session: "ClientSession", prepared: Prepared, conn: Any, exchange: Exchange) -> Any:
+async def _upload(session: ClientSession, prepared: Prepared, conn: Any, exchange: Exchange) -> Any:
     """Begin to send a body that did not fit into one write with the head."""
     req = prepared.req
     assert req is not None
@@ -189,9 +191,7 @@ async def _upload(session: "ClientSession", prepared: Prepared, conn: Any, excha
         writer = prepared.writer = new_writer(req, conn, session._loop)
         version = req.version
         target = req.url.raw_path_qs
-        await writer.write_headers(
-            f"{req.method} {target} HTTP/{version.major}.{version.minor}", req.headers
-        )
+        await writer.write_headers(f"{req.method} {target} HTTP/{version.major}.{version.minor}", req.headers)
         return start_upload(req, writer, exchange, req._get_content_length())
     except BaseException:
         exchange.abandon()
@@ -203,7 +203,8 @@ class _Call:
 
     def __init__(
         self,
-        session: "ClientSession",
+        session: ClientSession,
+        state: SessionState,
         method: str,
         str_or_url: Any,
         options: Mapping[str, Any],
@@ -235,7 +236,7 @@ class _Call:
         self.skip_headers = self._skip_headers(options.get("skip_auto_headers"))
         self.timeout = timeout_of(session, options)
         self.total_at = _total_at(session._loop, self.timeout) if total_at is None else total_at
-        self.settings = new_settings(session, options) if options else session._settings
+        self.settings = new_settings(session, options) if options else state.settings
         self.may_retry = session._retry_connection and method in IDEMPOTENT_METHODS
         self.req: ClientRequest | None = None
         self.history: list[ClientResponse] = []

@@ -114,7 +114,10 @@ if NATIVE:
             return LaneReason.TRUST_ENV
         if session._default_proxy is not None:
             return LaneReason.PROXY
-        if session._response_class is not ClientResponse or session._request_class is not aiohttp.ClientRequest:
+        if (
+            session._response_class is not ClientResponse
+            or session._request_class is not aiohttp.ClientRequest
+        ):
             return LaneReason.CUSTOM_CLASS
         if method not in _COMMON_METHODS and method.upper() == hdrs.METH_CONNECT:
             return LaneReason.CONNECT

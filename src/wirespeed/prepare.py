@@ -6,7 +6,7 @@ other is built by aiohttp's ClientRequest, so that its headers are aiohttp's to 
 Called by the express lane. It must not send anything.
 """
 
-from typing import Any
+from typing import Any, cast
 
 from aiohttp import ClientSession, ClientTimeout, CookieJar, hdrs, payload
 from aiohttp.client_exceptions import InvalidUrlClientError, NonHttpUrlClientError
@@ -40,8 +40,8 @@ class Prepared:
     """One request as the core takes it."""
 
     __slots__ = (
-        "_headers", "data", "has_upload", "host", "is_unclean", "key", "method", "real_url", "req", "skip_body",
-        "writer",
+        "_headers", "data", "has_upload", "host", "is_unclean", "key", "method", "real_url", "req",
+        "skip_body", "writer",
     )  # fmt: skip
 
     def __init__(self, method: str, real_url: URL, host: Host, data: bytes) -> None:
@@ -76,9 +76,17 @@ class Prepared:
         """Bytes that were sent so far, head included."""
         return len(self.data) if self.writer is None else self.writer.output_size
 
-    def dial_request(self, session: "ClientSession") -> ClientRequest:
+    def dial_request(self, session: ClientSession) -> ClientRequest:
         """The request as aiohttp's dialling wants it."""
         return self.req or ClientRequest(self.method, self.real_url, loop=session._loop, session=session)
+
+
+class SessionState:
+    """What the express lane keeps of a session."""
+
+    def __init__(self, session: ClientSession) -> None:
+        self.plain = PlainRequests()
+        self.settings = new_settings(session, {})
 
 
 class PlainRequests:
@@ -90,7 +98,7 @@ class PlainRequests:
         self._prepared: dict[tuple[str, Any], Prepared] = {}
         self._templates: dict[tuple[str, str], tuple[CIMultiDict[str], bytes]] = {}
 
-    def find(self, session: "ClientSession", method: str, str_or_url: Any) -> Prepared | None:
+    def find(self, session: ClientSession, method: str, str_or_url: Any) -> Prepared | None:
         """Return the request ready to send, or None when it is not plain.
 
         Raises:
@@ -99,7 +107,7 @@ class PlainRequests:
         """
         headers = session._default_headers
         stamp = (
-            headers, getversion(headers), session._skip_auto_headers, session._connector,
+            headers, getversion(cast(Any, headers)), session._skip_auto_headers, session._connector,
             session._default_auth, session._version, session._base_url,
         )  # fmt: skip
         if any(map(_differs, stamp, self._stamp)) or not self._stamp:
@@ -117,7 +125,7 @@ class PlainRequests:
             return None
         return prepared
 
-    def _reset(self, session: "ClientSession", stamp: tuple[Any, ...]) -> None:
+    def _reset(self, session: ClientSession, stamp: tuple[Any, ...]) -> None:
         """Forget everything: what the heads are made of has changed."""
         self._stamp = stamp
         self._prepared.clear()
@@ -134,7 +142,7 @@ class PlainRequests:
             and hdrs.EXPECT not in headers
         )
 
-    def _prepare(self, session: "ClientSession", method: str, str_or_url: Any) -> Prepared | None:
+    def _prepare(self, session: ClientSession, method: str, str_or_url: Any) -> Prepared | None:
         if method not in _PLAIN_METHODS:
             return None
         url = build_url(session, str_or_url)
@@ -159,7 +167,7 @@ class PlainRequests:
         return prepared
 
     def _template(
-        self, session: "ClientSession", connector: PooledConnector, method: str, url: URL, origin: str
+        self, session: ClientSession, connector: PooledConnector, method: str, url: URL, origin: str
     ) -> tuple[CIMultiDict[str], bytes]:
         """Let ClientRequest make the headers that all plain requests to a host have in common."""
         req = ClientRequest(
@@ -188,7 +196,7 @@ def _connection_key(url: URL) -> Any:
     return ConnectionKey(url.raw_host or "", url.port, is_ssl, True, None, None, None, None)
 
 
-def build_url(session: "ClientSession", str_or_url: Any) -> URL:
+def build_url(session: ClientSession, str_or_url: Any) -> URL:
     """Make the absolute URL of a request.
 
     Raises:
@@ -257,7 +265,7 @@ def prepare(req: ClientRequest, connector: PooledConnector) -> Prepared:
     return prepared
 
 
-def new_settings(session: "ClientSession", options: Any) -> ExchangeSettings:
+def new_settings(session: ClientSession, options: Any) -> ExchangeSettings:
     """Make the exchange settings of a session, or of a request that overrides them."""
 
     def of(name: str, default: Any) -> Any:
@@ -274,7 +282,7 @@ def new_settings(session: "ClientSession", options: Any) -> ExchangeSettings:
     )
 
 
-def timeout_of(session: "ClientSession", options: Any) -> ClientTimeout:
+def timeout_of(session: ClientSession, options: Any) -> ClientTimeout:
     """The ClientTimeout of a request: its own, its number of seconds, or the session's."""
     timeout = options.get("timeout", ...)
     if timeout is ... or timeout is sentinel:

@@ -9,7 +9,7 @@ import asyncio
 import warnings
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Generic, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
 import aiohttp
 from aiohttp import hdrs
@@ -55,7 +55,8 @@ def make_decoder(exchange: Exchange) -> DeflateBuffer | None:
         ContentEncodingError: the package that decodes it is not installed.
     """
     head = exchange.head
-    assert head is not None and head.content_encoding is not None
+    assert head is not None
+    assert head.content_encoding is not None
     encoding = head.content_encoding.lower()
     if encoding not in _DECODABLE:
         return None
@@ -80,7 +81,7 @@ class Sent(Protocol):
     def info(self) -> RequestInfo: ...
 
 
-class _lazy(Generic[_T]):  # noqa: N801 - a decorator
+class _lazy(Generic[_T]):
     """An attribute of the express lane that is made on first use; assignment replaces it."""
 
     def __init__(self, make: Callable[["ClientResponse", Exchange], _T]) -> None:
@@ -181,9 +182,13 @@ class ClientResponse(aiohttp.ClientResponse):
         url = self._real_url
         return url.with_fragment(None) if url.raw_fragment else url
 
-    @_lazy
-    def _cache(self, exchange: Exchange) -> dict[str, Any]:
-        return {}
+    if TYPE_CHECKING:
+        _cache: dict[str, Any]
+    else:
+
+        @_lazy
+        def _cache(self, exchange: Exchange) -> dict[str, Any]:
+            return {}
 
     @_lazy
     def _request_info(self, exchange: Exchange) -> RequestInfo:
@@ -199,7 +204,7 @@ class ClientResponse(aiohttp.ClientResponse):
         return tuple(exchange.head.fields)
 
     @_lazy
-    def _headers(self, exchange: Exchange) -> CIMultiDictProxy[str]:
+    def _headers(self, exchange: Exchange) -> CIMultiDictProxy[str]:  # type: ignore[override]
         assert exchange.head is not None
         fields = [
             (_name(name), value.decode("utf-8", "surrogateescape")) for name, value in exchange.head.fields
@@ -288,9 +293,7 @@ class ClientResponse(aiohttp.ClientResponse):
             exchange.abandon()
             if self._loop.get_debug():
                 _warnings.warn(f"Unclosed response {self!r}", ResourceWarning, source=self)
-                self._loop.call_exception_handler(
-                    {"client_response": self, "message": "Unclosed response"}
-                )
+                self._loop.call_exception_handler({"client_response": self, "message": "Unclosed response"})
 
     # The body
 

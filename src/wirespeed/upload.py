@@ -60,7 +60,7 @@ async def _send(req: ClientRequest, writer: StreamWriter, exchange: Exchange, le
     except OSError as exc:
         error: OSError = exc
         if exc.errno is not None or not isinstance(exc, asyncio.TimeoutError):
-            error = ClientOSError(exc.errno, f"Can not write request body for {req.url !s}")
+            error = ClientOSError(exc.errno, f"Can not write request body for {req.url!s}")
             error.__cause__ = exc
         exchange.fail_upload(error)
     except Exception as exc:

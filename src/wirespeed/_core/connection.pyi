@@ -1,6 +1,6 @@
 import asyncio
 import enum
-from typing import Any
+from typing import Any, final
 
 from .deadlines import Deadline, Deadlines
 from .exchange import CloseReason, Exchange, ExchangeSettings, ReadGate
@@ -15,6 +15,8 @@ class ConnectionState(enum.IntEnum):
 def new_read_buffer() -> bytearray: ...
 
 class ConnectionOwner: ...
+
+@final
 class IdleDeadline(Deadline): ...
 
 class Connection(ReadGate):

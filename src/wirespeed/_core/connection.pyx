@@ -345,6 +345,8 @@ cdef class Connection(ReadGate):
         Args:
             is_writing_paused: the transport has told the borrower to stop writing.
         """
+        if self.state != ConnectionState.LENT:
+            raise RuntimeError(f"A connection in state {ConnectionState(self.state).name} was not lent")
         self.is_reading_paused = False
         self._paused = is_writing_paused
         self._bind(self.transport)

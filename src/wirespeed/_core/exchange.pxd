@@ -102,6 +102,7 @@ cdef class Exchange(Deadline):
     cdef object _translate(self, Failure failure, object exc, list raw)
 
     # Deadlines
-    cdef int _start(self, Deadlines deadlines, double total_at, double read_timeout, bint has_upload) except -1
+    cdef int _start(self, Deadlines deadlines, double total_at, double read_timeout,
+                    bint has_upload) except -1
     cdef int _arm(self) except -1
     cdef double _read_at(self) noexcept

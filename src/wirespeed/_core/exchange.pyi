@@ -1,7 +1,7 @@
 import asyncio
 import enum
 from collections.abc import Callable
-from typing import Any
+from typing import Any, final
 
 from .deadlines import Deadline
 from .parser import ResponseHead
@@ -34,6 +34,7 @@ class Failure(enum.IntEnum):
 
 class ReadGate: ...
 
+@final
 class ExchangeSettings:
     max_line_size: int
     max_field_size: int
@@ -52,6 +53,7 @@ class ExchangeSettings:
         translate: Callable[[Exchange, int, BaseException | None, list[bytes] | None], BaseException],
     ) -> None: ...
 
+@final
 class Exchange(Deadline):
     head: ResponseHead | None
     waiter: asyncio.Future[None]

@@ -330,7 +330,8 @@ cdef class Exchange(Deadline):
 
     # Deadlines
 
-    cdef int _start(self, Deadlines deadlines, double total_at, double read_timeout, bint has_upload) except -1:
+    cdef int _start(self, Deadlines deadlines, double total_at, double read_timeout,
+                    bint has_upload) except -1:
         self.deadlines = deadlines
         self.total_at = total_at
         self.read_timeout = read_timeout

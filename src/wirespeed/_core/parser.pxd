@@ -12,7 +12,7 @@ cdef class ResponseHead:
     cdef readonly list fields           # [(name, value)] as received, OWS around values removed
     cdef bytes _reason
     # What the fields say, found while they were read
-    cdef readonly bint keep_alive       # llhttp's verdict; false when the end of the body is the end of the connection
+    cdef readonly bint keep_alive       # llhttp's verdict; false when the connection ends the body
     cdef readonly bint chunked          # Transfer-Encoding ends with chunked
     cdef readonly bint no_body          # the answer to HEAD, 1xx, 204, 304
     cdef readonly long long content_length   # -1: none given

@@ -1,5 +1,8 @@
+from typing import final
+
 class HeadRefused(Exception): ...
 
+@final
 class ResponseHead:
     status: int
     major: int
@@ -15,6 +18,7 @@ class ResponseHead:
     @property
     def reason(self) -> str: ...
 
+@final
 class ResponseParser:
     lenient: bool
     def __init__(self, lenient: bool = True) -> None: ...

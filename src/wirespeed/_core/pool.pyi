@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import Hashable
+from typing import final
 
 from .connection import Connection, ConnectionOwner
 from .deadlines import Deadline, Deadlines
@@ -7,6 +8,7 @@ from .deadlines import Deadline, Deadlines
 class ConnectTimeout(asyncio.TimeoutError): ...
 class PoolClosed(Exception): ...
 
+@final
 class Host:
     key: Hashable
     is_evicted: bool
@@ -14,10 +16,12 @@ class Host:
     idle_count: int
     def __init__(self, key: Hashable) -> None: ...
 
+@final
 class Waiter(Deadline):
     host: Host
     future: asyncio.Future[Connection | None]
 
+@final
 class Pool(ConnectionOwner):
     limit: int
     limit_per_host: int

@@ -3,9 +3,6 @@
 import io
 import sys
 
-COULD_NOT_RUN = 2
-"""Exit code when a command could not do its work; typer's own for a bad command line."""
-
 
 def main() -> None:
     """Run the command line; needs the `cli` extra.
@@ -18,7 +15,7 @@ def main() -> None:
         import typer  # noqa: F401
     except ModuleNotFoundError as exc:
         print(f"wirespeed: the command line needs {exc.name}: pip install 'wirespeed[cli]'", file=sys.stderr)
-        raise SystemExit(COULD_NOT_RUN) from None
+        raise SystemExit(2) from None
     from .app import app
 
     for stream in (sys.stdout, sys.stderr):

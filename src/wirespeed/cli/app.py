@@ -5,8 +5,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from .. import __version__
 from .._switch import NATIVE
+from .._version import __version__
 from .bench import bench
 
 app = typer.Typer(

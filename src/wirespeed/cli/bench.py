@@ -30,8 +30,7 @@ from ..testing.load.clients import BASE, CLIENTS, find_client
 from ..testing.load.workloads import WORKLOADS, Workload, find_workload
 from ..testing.machine import split_cores
 from ..testing.process import ServerProcess
-from . import COULD_NOT_RUN
-from .report import Plan, document, notes, summarise, table
+from .report import COULD_NOT_RUN, Plan, document, notes, summarise, table
 
 _WORKER_TIMEOUT: Final = 300.0
 """Seconds for one client's round, the slowest workload on a slow machine included."""

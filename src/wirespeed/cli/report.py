@@ -13,8 +13,8 @@ from typing import Any, Final
 from rich import box
 from rich.table import Table
 
-from .. import __version__
 from .._switch import NATIVE
+from .._version import __version__
 from ..testing.load.clients import BASE, CLIENTS
 from ..testing.load.workloads import Workload
 from ..testing.machine import cpu_model, usable_cores
@@ -22,6 +22,9 @@ from ..testing.machine import cpu_model, usable_cores
 SCHEMA: Final = 1
 """Version of the JSON document; raised when a field changes its meaning or goes."""
 _PACKAGES: Final = ("aiohttp", "httptools", "uvloop", "winloop", "aiofastnet", "httpx", "pyreqwest")
+
+COULD_NOT_RUN: Final = 2
+"""Exit code when a command could not do its work; typer's own for a bad command line."""
 
 
 @dataclass(frozen=True)
