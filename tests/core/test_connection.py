@@ -251,7 +251,7 @@ def test_connection_in_use_cannot_be_taken_back(wire: Wire) -> None:
     with pytest.raises(RuntimeError, match="was not lent"):
         wire.conn.take_back()
     wire.conn.close()
-    with pytest.raises(RuntimeError, match="cannot move from CLOSED to IDLE"):
+    with pytest.raises(RuntimeError, match="was not lent"):
         wire.conn.take_back()
 
 

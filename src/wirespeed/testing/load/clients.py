@@ -181,22 +181,22 @@ class ClientSpec:
         return None
 
 
-def _floor(target: Target) -> Client:
-    from .floor import FloorClient
+def _late(module: str, name: str, target: Target) -> Client:
+    """Make a client of a module that is imported when it is wanted: it needs a peer, and this module."""
+    client: Client = getattr(importlib.import_module(f".{module}", __package__), name)(target)
+    return client
 
-    return FloorClient(target)
+
+def _floor(target: Target) -> Client:
+    return _late("floor", "FloorClient", target)
 
 
 def _httpx(target: Target) -> Client:
-    from .peers import HttpxClient
-
-    return HttpxClient(target)
+    return _late("peers", "HttpxClient", target)
 
 
 def _pyreqwest(target: Target) -> Client:
-    from .peers import PyreqwestClient
-
-    return PyreqwestClient(target)
+    return _late("peers", "PyreqwestClient", target)
 
 
 def _aiohttp(target: Target) -> Client:
