@@ -73,9 +73,11 @@ class PooledConnector(BaseConnector):
             ClientConnectorError: the connection could not be made.
             ClientConnectionError: the connector was closed.
         """
-        connect_at = helpers.calculate_timeout_when(
-            self._loop.time(), timeout.connect, timeout.ceil_threshold
-        ) if timeout.connect else 0.0  # fmt: skip
+        connect_at = 0.0
+        if timeout.connect is not None and timeout.connect > 0:
+            connect_at = helpers.calculate_timeout_when(
+                self._loop.time(), timeout.connect, timeout.ceil_threshold
+            )
         try:
             while (conn := await self._slot(host, connect_at, total_at)) is not None:
                 if conn.state == ConnectionState.RESERVED:
@@ -143,9 +145,10 @@ class PooledConnector(BaseConnector):
     # The full lane: aiohttp's own interface
 
     async def connect(self, req: ClientRequest, traces: list[Trace], timeout: "ClientTimeout") -> Connection:
-        if BaseConnector.connect is not _BASE_CONNECT:
+        inherited = super().connect
+        if getattr(inherited, "__func__", None) is not _BASE_CONNECT:
             # A tool patched aiohttp's connect; it has to see the call, and serves it alone.
-            return await BaseConnector.connect(self, req, traces, timeout)
+            return await inherited(req, traces, timeout)
         host = self.pool.host(req.connection_key)
         conn = self.pool.take(host)
         if conn is None:

@@ -6,7 +6,6 @@ past a mock would reach the real network.
 """
 
 import enum
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -70,17 +69,17 @@ _PATCHED_BY_TOOLS: tuple[tuple[type, tuple[str, ...]], ...] = (
     (aiohttp.UnixConnector, ("connect", "_create_connection")),
     (_connector.BaseConnector, ("connect",)),
 )
-_HOME = os.path.dirname(aiohttp.__file__)
+_NEVER = object()
 
 
 def _is_aiohttps_own(member: Any) -> bool:
     """Whether a method is aiohttp's, not one that a tool put there before this module was imported."""
-    code = getattr(member, "__code__", None)
-    return code is not None and code.co_filename.startswith(_HOME) and not hasattr(member, "__wrapped__")
+    home = getattr(member, "__globals__", {}).get("__name__", "")
+    return home.startswith("aiohttp.") and not hasattr(member, "__wrapped__")
 
 
 _WATCHED: tuple[tuple[Mapping[str, Any], str, Any], ...] = tuple(
-    (owner.__dict__, name, member if member is None or _is_aiohttps_own(member) else _HOME)
+    (owner.__dict__, name, member if member is None or _is_aiohttps_own(member) else _NEVER)
     for owner, names in _PATCHED_BY_TOOLS
     for name in names
     for member in (owner.__dict__.get(name),)

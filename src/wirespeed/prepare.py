@@ -6,7 +6,7 @@ other is built by aiohttp's ClientRequest, so that its headers are aiohttp's to 
 Called by the express lane. It must not send anything.
 """
 
-from typing import Any, cast
+from typing import Any
 
 from aiohttp import ClientSession, ClientTimeout, CookieJar, hdrs, payload
 from aiohttp.client_exceptions import InvalidUrlClientError, NonHttpUrlClientError
@@ -93,10 +93,17 @@ class PlainRequests:
     """The plain requests of one session, kept ready by method and URL."""
 
     def __init__(self) -> None:
-        self._stamp: tuple[Any, ...] = ()
         self._is_usable = False
         self._prepared: dict[tuple[str, Any], Prepared] = {}
         self._templates: dict[tuple[str, str], tuple[CIMultiDict[str], bytes]] = {}
+        # What the heads were made of; compared at each request, since programs assign these.
+        self._default_headers: Any = None
+        self._headers_version = -1
+        self._skip_auto_headers: Any = None
+        self._connector: Any = None
+        self._auth: Any = None
+        self._version: Any = None
+        self._base_url: Any = None
 
     def find(self, session: ClientSession, method: str, str_or_url: Any) -> Prepared | None:
         """Return the request ready to send, or None when it is not plain.
@@ -105,13 +112,17 @@ class PlainRequests:
             InvalidUrlClientError: not a URL, or one without a host.
             NonHttpUrlClientError: a scheme that the connector does not know.
         """
-        headers = session._default_headers
-        stamp = (
-            headers, getversion(cast(Any, headers)), session._skip_auto_headers, session._connector,
-            session._default_auth, session._version, session._base_url,
-        )  # fmt: skip
-        if any(map(_differs, stamp, self._stamp)) or not self._stamp:
-            self._reset(session, stamp)
+        headers: Any = session._default_headers
+        if not (
+            headers is self._default_headers
+            and getversion(headers) == self._headers_version
+            and session._skip_auto_headers is self._skip_auto_headers
+            and session._connector is self._connector
+            and session._default_auth is self._auth
+            and session._version is self._version
+            and session._base_url is self._base_url
+        ):
+            self._reset(session)
         own = session.__dict__
         if not self._is_usable or "_build_url" in own or "_prepare_headers" in own:
             return None
@@ -125,12 +136,17 @@ class PlainRequests:
             return None
         return prepared
 
-    def _reset(self, session: ClientSession, stamp: tuple[Any, ...]) -> None:
+    def _reset(self, session: ClientSession) -> None:
         """Forget everything: what the heads are made of has changed."""
-        self._stamp = stamp
         self._prepared.clear()
         self._templates.clear()
-        headers = session._default_headers
+        headers: Any = session._default_headers
+        self._default_headers, self._headers_version = headers, getversion(headers)
+        self._skip_auto_headers = session._skip_auto_headers
+        self._connector = session._connector
+        self._auth = session._default_auth
+        self._version = session._version
+        self._base_url = session._base_url
         self._is_usable = (
             session._version == HttpVersion11
             and type(session)._build_url is ClientSession._build_url
@@ -184,10 +200,6 @@ class PlainRequests:
             self._templates.clear()
         self._templates[method, origin] = template
         return template
-
-
-def _differs(new: Any, old: Any) -> bool:
-    return new is not old and new != old
 
 
 def _connection_key(url: URL) -> Any:

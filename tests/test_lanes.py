@@ -1,0 +1,182 @@
+"""Which lane a request takes: patched aiohttp, foreign parts, and what is looked at each time.
+
+A request that goes past a mock reaches the real network, so every test here that patches
+something also checks that the server was, or was not, asked.
+"""
+
+import asyncio
+import contextlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+from unittest import mock
+
+import aiohttp
+import pytest
+from support.checks import assert_express, assert_full
+from support.local import LocalServer
+from yarl import URL
+
+import wirespeed
+
+native_only = pytest.mark.skipif(not wirespeed.NATIVE, reason="without the core every request is aiohttp's")
+
+
+class Mocked(Exception):
+    """What a patched method raises: the request reached the patch."""
+
+
+async def _raise(*args: Any, **kwargs: Any) -> Any:
+    raise Mocked
+
+
+PATCHES = [
+    (aiohttp.ClientSession, "_request"),
+    (aiohttp.ClientRequest, "send"),
+    (aiohttp.TCPConnector, "connect"),
+    (aiohttp.TCPConnector, "_create_connection"),
+    (aiohttp.TCPConnector, "_resolve_host"),
+    (aiohttp.BaseConnector, "connect"),
+    (wirespeed.TCPConnector, "connect"),
+]
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"), PATCHES, ids=[f"{o.__module__}.{o.__name__}.{n}" for o, n in PATCHES]
+)
+async def test_patched_method_is_called_and_the_server_is_not(owner: type, name: str) -> None:
+    async with LocalServer() as server, wirespeed.ClientSession() as session:
+        with mock.patch.object(owner, name, _raise, create=True), pytest.raises(Mocked):
+            await session.get(server.url("/ok"))
+        assert not server.exchanges
+        async with session.get(server.url("/ok")) as resp:
+            assert await resp.read() == b"ok"
+        assert len(server.exchanges) == 1
+
+
+async def test_patch_after_a_first_request_is_seen() -> None:
+    async with LocalServer() as server, wirespeed.ClientSession() as session:
+        async with session.get(server.url("/ok")) as resp:
+            await resp.read()
+        for owner, name in PATCHES[:1] + PATCHES[2:3] + PATCHES[5:]:
+            with mock.patch.object(owner, name, _raise, create=True), pytest.raises(Mocked):
+                await session.get(server.url("/ok"))
+        assert len(server.exchanges) == 1
+
+
+async def test_connect_mocked_on_the_connector_itself_is_called() -> None:
+    async with LocalServer() as server, wirespeed.ClientSession() as session:
+        with mock.patch.object(session.connector, "connect", _raise), pytest.raises(Mocked):
+            await session.get(server.url("/ok"))
+        assert not server.exchanges
+
+
+@native_only
+def test_patch_made_before_the_import_is_seen() -> None:
+    code = """
+import asyncio, aiohttp
+async def fake(self, *args, **kwargs): raise LookupError("patched")
+aiohttp.ClientSession._request = fake
+import wirespeed
+async def main():
+    async with wirespeed.ClientSession() as session:
+        try:
+            await session.get("http://127.0.0.1:9/")
+        except LookupError:
+            print(session.native_stats())
+asyncio.run(main())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "{'express': 0, 'full': {'aiohttp is patched': 1}}\n"
+
+
+@native_only
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"expect100": True}, "expect100"),
+        ({"headers": {"Expect": "100-continue"}}, "expect100"),
+        ({"headers": [("upgrade", "x")]}, "protocol upgrade"),
+        ({"middlewares": ()}, "middlewares"),
+        ({"read_until_eof": False}, "an option only aiohttp implements"),
+        ({"trace_request_ctx": {}}, "trace_configs"),
+    ],
+    ids=lambda value: None if isinstance(value, dict) else value,
+)
+async def test_option_of_the_full_lane_is_counted_with_its_reason(
+    options: dict[str, Any], reason: str
+) -> None:
+    # The server sends no 100 Continue: with Expect the body is never asked for.
+    timeout = aiohttp.ClientTimeout(total=0.2)
+    async with LocalServer() as server, wirespeed.ClientSession(timeout=timeout) as session:
+        with contextlib.suppress(asyncio.TimeoutError):
+            await (await session.post(server.url("/echo"), data=b"x", **options)).read()
+        assert session.native_stats() == {"express": 0, "full": {reason: 1}}
+
+
+@native_only
+async def test_neutral_values_of_the_full_lane_s_options_stay_on_the_express_lane() -> None:
+    async with LocalServer() as server, wirespeed.ClientSession() as session:
+        await (await session.get(server.url(), proxy=None, expect100=False, read_until_eof=True)).read()
+        assert_express(session)
+
+
+async def test_session_header_that_waits_before_the_body_is_noticed_beside_request_headers() -> None:
+    async with LocalServer() as server, wirespeed.ClientSession(headers={"Upgrade": "x"}) as session:
+        await (await session.get(server.url(), headers={"X-A": "1"})).read()
+        assert_full(session)
+
+
+async def test_headers_from_an_iterator_are_sent() -> None:
+    def headers() -> Iterator[tuple[str, str]]:
+        yield "Authorization", "secret"
+        yield "X-A", "1"
+
+    async with LocalServer() as server, wirespeed.ClientSession() as session:
+        await (await session.get(server.url(), headers=headers())).read()
+        assert server.exchanges[0].header("authorization") == "secret"
+        assert server.exchanges[0].header("x-a") == "1"
+
+
+async def test_cookie_jar_with_its_own_filter_is_asked() -> None:
+    class Jar(aiohttp.CookieJar):
+        def filter_cookies(self, request_url: URL = URL()) -> Any:  # noqa: B008 - aiohttp's signature
+            cookies = super().filter_cookies(request_url)
+            cookies["injected"] = "1"
+            return cookies
+
+    async with LocalServer() as server, wirespeed.ClientSession(cookie_jar=Jar()) as session:
+        await (await session.get(server.url("/ok"))).read()
+        assert server.exchanges[0].header("cookie") == "injected=1"
+        assert_express(session)
+
+
+async def test_base_url_assigned_later_is_used() -> None:
+    async with LocalServer() as server, wirespeed.ClientSession(URL(server.url("/old/"))) as session:
+        await (await session.get("x")).read()
+        session._base_url = URL(server.url("/new/"))
+        await (await session.get("x")).read()
+        assert [exchange.target for exchange in server.exchanges] == ["/old/x", "/new/x"]
+
+
+async def test_overridden_steps_of_a_session_are_taken_each_time() -> None:
+    calls: list[str] = []
+    with pytest.warns(DeprecationWarning, match="Inheritance"):
+
+        class Signing(wirespeed.ClientSession):
+            def _build_url(self, str_or_url: Any) -> URL:
+                calls.append("url")
+                return super()._build_url(str_or_url)
+
+            def _prepare_headers(self, headers: Any) -> Any:
+                calls.append("headers")
+                return super()._prepare_headers(headers)
+
+    async with LocalServer() as server, Signing() as session:
+        for _ in range(2):
+            await (await session.get(server.url("/ok"))).read()
+        assert calls == ["url", "headers"] * 2 or calls == ["headers", "url"] * 2
+        with mock.patch.object(session, "_build_url", side_effect=Mocked), pytest.raises(Mocked):
+            await session.get(server.url("/ok"))
+        assert len(server.exchanges) == 2
