@@ -27,7 +27,7 @@ from aiohttp.client_exceptions import (
     ServerDisconnectedError,
     TooManyRedirects,
 )
-from aiohttp.client_reqrep import ClientRequest, _merge_ssl_params
+from aiohttp.client_reqrep import ClientRequest
 from aiohttp.connector import HTTP_AND_EMPTY_SCHEMA_SET
 from aiohttp.cookiejar import _UnlimitedCookieJar
 from aiohttp.helpers import strip_auth_from_url
@@ -36,7 +36,17 @@ from multidict import istr
 from yarl import URL
 
 from ._core.exchange import Exchange, ExchangeSettings
-from .prepare import PLAIN_OPTIONS, Prepared, SessionState, build_url, new_settings, prepare, timeout_of
+from .prepare import (
+    PLAIN_OPTIONS,
+    SETTING_OPTIONS,
+    Prepared,
+    SessionState,
+    build_url,
+    new_settings,
+    prepare,
+    ssl_of,
+    timeout_of,
+)
 from .response import ClientResponse
 from .upload import new_writer, settle, start_upload
 
@@ -213,9 +223,7 @@ class _Call:
         self.session = session
         self.options = options
         self.method = method
-        self.ssl = _merge_ssl_params(
-            options.get("ssl", True), *map(options.get, ("verify_ssl", "ssl_context", "fingerprint"))
-        )
+        self.ssl = ssl_of(options)
         self.auth = options.get("auth")
         if self.auth is not None:
             warnings.warn(
@@ -236,7 +244,8 @@ class _Call:
         self.skip_headers = self._skip_headers(options.get("skip_auto_headers"))
         self.timeout = timeout_of(session, options)
         self.total_at = _total_at(session._loop, self.timeout) if total_at is None else total_at
-        self.settings = new_settings(session, options) if options else state.settings
+        is_usual = options.keys().isdisjoint(SETTING_OPTIONS)
+        self.settings = state.settings if is_usual else new_settings(session, options)
         self.may_retry = session._retry_connection and method in IDEMPOTENT_METHODS
         self.req: ClientRequest | None = None
         self.history: list[ClientResponse] = []

@@ -10,7 +10,7 @@ from typing import Any
 
 from aiohttp import ClientSession, ClientTimeout, CookieJar, hdrs, payload
 from aiohttp.client_exceptions import InvalidUrlClientError, NonHttpUrlClientError
-from aiohttp.client_reqrep import ClientRequest, ConnectionKey, RequestInfo
+from aiohttp.client_reqrep import ClientRequest, ConnectionKey, RequestInfo, _merge_ssl_params
 from aiohttp.helpers import EMPTY_BODY_METHODS, sentinel
 from aiohttp.http import HttpVersion10, HttpVersion11, StreamWriter
 from multidict import CIMultiDict, CIMultiDictProxy, getversion
@@ -33,6 +33,11 @@ _PREPARED_MAX = 1024
 _TEMPLATES_MAX = 4096
 # Options that leave the head alone.
 PLAIN_OPTIONS = frozenset({"allow_redirects", "max_redirects", "raise_for_status", "timeout"})
+# Options that the exchange settings are made of.
+SETTING_OPTIONS = frozenset(
+    {"auto_decompress", "max_field_size", "max_headers", "max_line_size", "read_bufsize"}
+)
+_TLS_OPTIONS = frozenset({"fingerprint", "ssl", "ssl_context", "verify_ssl"})
 _PLAIN_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "DELETE", "PUT", "POST", "PATCH"})
 
 
@@ -291,6 +296,19 @@ def new_settings(session: ClientSession, options: Any) -> ExchangeSettings:
         high_water=2 * of("read_bufsize", session._read_bufsize),
         make_sink=make_decoder if of("auto_decompress", session._auto_decompress) else None,
         translate=translate,
+    )
+
+
+def ssl_of(options: Any) -> Any:
+    """The `ssl` of a request, the deprecated options merged in.
+
+    Raises:
+        TypeError, ValueError: as aiohttp's `_merge_ssl_params`.
+    """
+    if options.keys().isdisjoint(_TLS_OPTIONS):
+        return True
+    return _merge_ssl_params(
+        options.get("ssl", True), *map(options.get, ("verify_ssl", "ssl_context", "fingerprint"))
     )
 
 
