@@ -89,10 +89,7 @@ cdef class Exchange(Deadline):
             self.upload.cancel()
             self.upload = None
         if self.sink is not None:
-            if self.held is not None or self.has_more:
-                self.eof_pending = True
-            else:
-                self._push_eof()
+            self._push_eof()
         return 0
 
     cdef int _wake(self) except -1:
@@ -168,12 +165,15 @@ cdef class Exchange(Deadline):
         held, self.held = self.held, None
         if held:
             self._push(held)
-        if self.eof_pending and self.held is None and not self.has_more:
-            self.eof_pending = False
+        if self.eof_pending:
             self._push_eof()
         return 0
 
     cdef int _push_eof(self) except -1:
+        """End the sink's stream, or note that it has to end once it took what is held."""
+        self.eof_pending = self.held is not None or self.has_more
+        if self.eof_pending:
+            return 0
         try:
             self.sink.feed_eof()
         except Exception as exc:
@@ -213,10 +213,7 @@ cdef class Exchange(Deadline):
         if self.error is not None:
             sink.set_exception(self.error)
         elif self.is_complete:
-            if self.held is not None or self.has_more:
-                self.eof_pending = True
-            else:
-                self._push_eof()
+            self._push_eof()
         elif was_paused and not self.is_paused and self.gate is not None:
             self.last_read = self.deadlines.time()
             self.gate._resume()
