@@ -13,6 +13,7 @@ import textwrap
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -23,6 +24,8 @@ import wirespeed
 
 REQUIRED = os.environ.get("WIRESPEED_REQUIRE_PACKAGES", "") not in ("", "0")
 
+# No wirespeed at all: what the tool promises, and whether it works on this aiohttp.
+PLAIN = ("aiohttp tool session", "aiohttp session tool")
 # Written for wirespeed: the session is a `wirespeed.ClientSession`.
 DIRECT = ("tool session", "session tool")
 # Written for aiohttp: the session is whatever `aiohttp.ClientSession` is at that step.
@@ -33,13 +36,13 @@ INSTALLED = (
     "tool session install",
     "session install tool",
 )
-ORDERS = DIRECT + INSTALLED
-# Orders in which the session that is made is ours.
-OURS = tuple(order for order in ORDERS if order not in ("tool session install", "session install tool"))
+ORDERS = PLAIN + DIRECT + INSTALLED
 
 every_order = pytest.mark.parametrize("order", ORDERS, ids=lambda order: order.replace(" ", "-"))
-every_order_with_our_session = pytest.mark.parametrize(
-    "order", OURS, ids=lambda order: order.replace(" ", "-")
+every_order_with_the_tool_first = pytest.mark.parametrize(
+    "order",
+    [order for order in ORDERS if order.index("tool") < order.index("session")],
+    ids=lambda order: order.replace(" ", "-"),
 )
 native_only = pytest.mark.skipif(not wirespeed.NATIVE, reason="without the core every request is aiohttp's")
 
@@ -61,7 +64,7 @@ class Scene:
     """One order of steps, played on entry; on exit everything is undone.
 
     Args:
-        order: the steps, of "install", "tool" and "session".
+        order: the steps, of "install", "tool" and "session"; "aiohttp" keeps wirespeed out.
         activate: makes the context manager that switches the tool on and off.
         options: for the session; callables are called in the step that makes it.
     """
@@ -84,7 +87,7 @@ class Scene:
                 self._stack.enter_context(wirespeed.installed())
             elif step == "tool":
                 self.tool = self._tool_stack.enter_context(self._activate())
-            else:
+            elif step == "session":
                 self.session = self.new_session()
         return self
 
@@ -95,9 +98,16 @@ class Scene:
 
     def new_session(self) -> aiohttp.ClientSession:
         options = {name: make() for name, make in self._options.items()}
-        if "install" in self._steps:
+        if "install" in self._steps or "aiohttp" in self._steps:
             return aiohttp.ClientSession(**options)
         return wirespeed.ClientSession(**options)
+
+    @property
+    def express(self) -> str:
+        """The lane of the session's requests when no tool is in the way."""
+        is_older = "install" in self._steps and self._steps.index("session") < self._steps.index("install")
+        # A session that was there before install() keeps aiohttp's connector.
+        return "foreign connector" if is_older else "express"
 
     def deactivate(self) -> None:
         """Switch the tool off; the rest stays."""
@@ -126,6 +136,11 @@ def lane(session: aiohttp.ClientSession, *expected: str) -> Iterator[None]:
         after = stats(session)
         grown = {name for name, count in after.items() if count > before.get(name, 0)}
         assert grown == set(expected), after
+
+
+def support_folder() -> str:
+    """For `sys.path` of a script that wants `support`."""
+    return str(Path(__file__).parents[1])
 
 
 def run_script(script: str, *args: str, native: bool = wirespeed.NATIVE, **environ: str) -> str:

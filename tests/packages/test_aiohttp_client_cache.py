@@ -13,13 +13,19 @@ import wirespeed
 from .scene import lane, need
 
 cache = need("aiohttp_client_cache")
+session_module = need("aiohttp_client_cache.session")
+
+
+@contextmanager
+def plain() -> Iterator[Any]:
+    yield cache.CachedSession
 
 
 @contextmanager
 def direct() -> Iterator[Any]:
     with pytest.warns(DeprecationWarning, match="Inheritance class"):
 
-        class Cached(cache.CacheMixin, wirespeed.ClientSession):  # type: ignore[misc]
+        class Cached(session_module.CacheMixin, wirespeed.ClientSession):  # type: ignore[misc]
             pass
 
     yield Cached
@@ -36,13 +42,13 @@ def installed_before_the_class_is_made() -> Iterator[Any]:
     with wirespeed.installed():
         with pytest.warns(DeprecationWarning, match="Inheritance class"):
 
-            class Cached(cache.CacheMixin, aiohttp.ClientSession):  # type: ignore[misc]
+            class Cached(session_module.CacheMixin, aiohttp.ClientSession):  # type: ignore[misc]
                 pass
 
         yield Cached
 
 
-ways = pytest.mark.parametrize("way", [direct, installed, installed_before_the_class_is_made])
+ways = pytest.mark.parametrize("way", [plain, direct, installed, installed_before_the_class_is_made])
 
 
 @ways

@@ -20,6 +20,11 @@ LANE = "express"
 
 
 @contextmanager
+def plain() -> Iterator[Any]:
+    yield aiohttp_retry.RetryClient
+
+
+@contextmanager
 def direct() -> Iterator[Any]:
     yield lambda **options: aiohttp_retry.RetryClient(wirespeed.ClientSession(), **options)
 
@@ -36,7 +41,7 @@ def installed_around_a_session() -> Iterator[Any]:
         yield lambda **options: aiohttp_retry.RetryClient(aiohttp.ClientSession(), **options)
 
 
-ways = pytest.mark.parametrize("way", [direct, installed, installed_around_a_session])
+ways = pytest.mark.parametrize("way", [plain, direct, installed, installed_around_a_session])
 
 
 def failing(times: int, status: int = 503) -> Any:

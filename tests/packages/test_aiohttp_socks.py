@@ -95,6 +95,11 @@ async def _relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 
 
 @contextmanager
+def plain() -> Iterator[tuple[Any, str]]:
+    yield aiohttp.ClientSession, ""
+
+
+@contextmanager
 def direct() -> Iterator[tuple[Any, str]]:
     yield wirespeed.ClientSession, LANE_DIRECT
 
@@ -105,7 +110,7 @@ def installed() -> Iterator[tuple[Any, str]]:
         yield aiohttp.ClientSession, LANE_INSTALLED
 
 
-ways = pytest.mark.parametrize("way", [direct, installed])
+ways = pytest.mark.parametrize("way", [plain, direct, installed])
 
 
 def connector(socks: SocksServer, **options: Any) -> aiohttp.TCPConnector:

@@ -50,7 +50,7 @@ async def test_hook_answers_and_the_server_is_not_asked(order: str) -> None:
     async with LocalServer() as server, Scene(order, hook) as scene:
         resp = await scene.session.get(server.url("/ok"))
         assert resp.status == 299
-        assert scene.tool.await_count == 1
+        assert scene.tool.call_count == 1
         assert not server.connections
         await again_on_the_network(scene, server)
 
@@ -111,7 +111,7 @@ async def test_sessions_made_while_the_mock_is_on_are_mocked_too(order: str) -> 
 async def again_on_the_network(scene: Scene, server: LocalServer) -> None:
     """Without the tool the requests are real, and fast."""
     scene.deactivate()
-    with lane(scene.session, "express"):
+    with lane(scene.session, scene.express):
         async with scene.session.get(server.url("/ok")) as resp:
             assert await resp.read() == b"ok"
     async with scene.new_session() as session:

@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 from support.local import LocalServer
 
-from .scene import Scene, every_order, lane, native_only, need, run_script
+from .scene import Scene, every_order, lane, native_only, need, run_script, support_folder
 
 vcr = need("vcr")
 
@@ -75,7 +75,7 @@ async def test_express_again_when_the_cassette_is_out(order: str, tmp_path: Path
     async with LocalServer() as server, Scene(order, recorder(tmp_path)) as scene:
         await (await scene.session.get(server.url("/ok"))).read()
         scene.deactivate()
-        with lane(scene.session, "express"):
+        with lane(scene.session, scene.express):
             async with scene.session.get(server.url("/ok")) as resp:
                 assert await resp.read() == b"ok"
         async with scene.new_session() as session:
@@ -134,7 +134,7 @@ asyncio.run(main())
     ids=lambda steps: steps.replace(" ", "-"),
 )
 def test_recorded_and_replayed_whatever_was_imported_first(steps: str) -> None:
-    assert run_script(IMPORT_ORDERS, steps, str(Path(__file__).parents[1])) in ("1\n", "2\n")
+    assert run_script(IMPORT_ORDERS, steps, support_folder()) in ("1\n", "2\n")
 
 
 CASSETTE_AT_IMPORT = """
