@@ -111,7 +111,7 @@ async def test_sessions_made_while_the_mock_is_on_are_mocked_too(order: str) -> 
 async def again_on_the_network(scene: Scene, server: LocalServer) -> None:
     """Without the tool the requests are real, and fast."""
     scene.deactivate()
-    with lane(scene.session, scene.express):
+    with lane(scene.session, scene.lane()):
         async with scene.session.get(server.url("/ok")) as resp:
             assert await resp.read() == b"ok"
     async with scene.new_session() as session:

@@ -62,7 +62,7 @@ def _no_context_is_lost(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 @every_order_with_the_tool_first
 async def test_span_with_its_attributes_and_a_header_that_the_server_sees(order: str) -> None:
     async with LocalServer() as server, Scene(order, instrumented) as scene:
-        with lane(scene.session, TRACED):
+        with lane(scene.session, scene.lane(TRACED)):
             async with scene.session.post(
                 server.url("/echo?q=1"), json={"a": 1}, headers={"X-Own": "kept"}
             ) as resp:
@@ -149,7 +149,7 @@ async def test_hooks_may_change_the_request_and_the_span(order: str) -> None:
 async def test_only_sessions_made_while_instrumented_are_traced(order: str) -> None:
     async with LocalServer() as server, Scene(order, instrumented) as scene:
         is_traced = order.index("tool") < order.index("session")
-        with lane(scene.session, TRACED if is_traced else scene.express):
+        with lane(scene.session, scene.lane(TRACED if is_traced else "express")):
             await (await scene.session.get(server.url("/ok"))).read()
         assert len(scene.tool.take()) == is_traced
         assert bool(server.exchanges[-1].header("traceparent")) is is_traced
@@ -161,7 +161,7 @@ async def test_only_sessions_made_while_instrumented_are_traced(order: str) -> N
         scene.deactivate()
         otel.AioHttpClientInstrumentor.uninstrument_session(scene.session)
         async with scene.new_session() as later:
-            for session, expected in ((scene.session, scene.express), (later, "express")):
+            for session, expected in ((scene.session, scene.lane()), (later, "express")):
                 with lane(session, expected):
                     await (await session.get(server.url("/ok"))).read()
                 assert server.exchanges[-1].header("traceparent") is None

@@ -37,7 +37,7 @@ async def test_method_patched_with_a_context_manager(order: str) -> None:
             assert await resp.json() == {"a": 1}
         assert not server.connections
         scene.deactivate()
-        with lane(scene.session, scene.express):
+        with lane(scene.session, scene.lane()):
             async with scene.session.get(server.url("/ok")) as resp:
                 assert await resp.text() == "ok"
 
@@ -66,7 +66,7 @@ async def test_connect_patched(order: str) -> None:
                     await scene.session.get(server.url("/ok"))
                 assert not server.exchanges
                 scene.deactivate()
-                with lane(scene.session, scene.express):
+                with lane(scene.session, scene.lane()):
                     await (await scene.session.get(server.url("/ok"))).read()
                 server.exchanges.clear()
 

@@ -75,7 +75,7 @@ async def test_express_again_when_the_cassette_is_out(order: str, tmp_path: Path
     async with LocalServer() as server, Scene(order, recorder(tmp_path)) as scene:
         await (await scene.session.get(server.url("/ok"))).read()
         scene.deactivate()
-        with lane(scene.session, scene.express):
+        with lane(scene.session, scene.lane()):
             async with scene.session.get(server.url("/ok")) as resp:
                 assert await resp.read() == b"ok"
         async with scene.new_session() as session:
