@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 import aiohttp
 from aiohttp import hdrs
 from aiohttp.client_exceptions import ClientConnectionError
-from aiohttp.client_reqrep import RequestInfo
+from aiohttp.client_reqrep import ClientRequest, RequestInfo
 from aiohttp.helpers import TimerNoop, set_exception
 from aiohttp.http import HttpVersion, HttpVersion10, HttpVersion11
 from aiohttp.http_parser import DeflateBuffer
@@ -78,6 +78,8 @@ class Sent(Protocol):
     def real_url(self) -> URL: ...
     @property
     def output_size(self) -> int: ...
+    @property
+    def req(self) -> ClientRequest | None: ...
     def info(self) -> RequestInfo: ...
 
 
@@ -131,7 +133,7 @@ class ClientResponse(aiohttp.ClientResponse):
     _upload: "asyncio.Task[None] | None" = None
     _prepared: Sent
     _timer = _NOOP_TIMER
-    _traces: list[Any] = []  # noqa: RUF012 - never appended to: the express lane has no traces
+    _traces: list[Any] = []  # noqa: RUF012 - replaced, never appended to
 
     @classmethod
     def adopt(
@@ -162,7 +164,15 @@ class ClientResponse(aiohttp.ClientResponse):
         resp._closed = False
         if upload is not None:
             resp._upload = upload
+        if (req := prepared.req) is not None and req._traces:
+            resp._traces = req._traces
         return resp
+
+    @property
+    def has_cookies(self) -> bool:
+        """Whether a response of the express lane sets cookies; its headers need not be made for that."""
+        exchange = self._exchange
+        return exchange is not None and exchange.head is not None and exchange.head.has_cookies
 
     # Made on first use
 
@@ -305,6 +315,8 @@ class ClientResponse(aiohttp.ClientResponse):
         if self._body is None:
             try:
                 self._body = await self._whole_body(exchange)
+                for trace in self._traces:
+                    await trace.send_response_chunk_received(self.method, self.url, self._body)
             except BaseException:
                 self.close()
                 raise
