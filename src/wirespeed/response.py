@@ -142,7 +142,7 @@ class ExchangeProtocol:
 
 
 class ExchangeConnection(Connection):
-    """What `resp.connection` is while the body is being received; after that it is None."""
+    """What `resp.connection` is until the body was received, or the response was closed."""
 
     def __init__(self, resp: "ClientResponse", exchange: Exchange) -> None:
         self._resp = resp
@@ -293,7 +293,7 @@ class ClientResponse(aiohttp.ClientResponse):
         exchange = self._exchange
         if exchange is None:
             return self._connection
-        if exchange.transport is None:
+        if exchange.transport is None and (exchange.error is None or self._closed):
             return None
         if self._connection is None:
             self._connection = ExchangeConnection(self, exchange)
@@ -304,7 +304,7 @@ class ClientResponse(aiohttp.ClientResponse):
         exchange = self._exchange
         if exchange is None:
             return self._closed
-        return self._closed or exchange.is_complete
+        return self._closed or (exchange.is_complete and exchange.error is None)
 
     def _end(self) -> None:
         """Let go of the exchange: an unread body's connection is closed with it."""
