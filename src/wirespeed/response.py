@@ -16,7 +16,7 @@ from aiohttp import hdrs
 from aiohttp.client_exceptions import ClientConnectionError
 from aiohttp.client_reqrep import RequestInfo
 from aiohttp.helpers import TimerNoop, set_exception
-from aiohttp.http import HttpVersion, HttpVersion10, HttpVersion11
+from aiohttp.http import HttpVersion, HttpVersion10, HttpVersion11, StreamWriter
 from aiohttp.http_parser import DeflateBuffer
 from aiohttp.streams import EmptyStreamReader, StreamReader
 from multidict import CIMultiDict, CIMultiDictProxy, istr
@@ -76,6 +76,8 @@ class Sent(Protocol):
     def method(self) -> str: ...
     @property
     def real_url(self) -> URL: ...
+    @property
+    def writer(self) -> StreamWriter | None: ...
     @property
     def output_size(self) -> int: ...
     def info(self) -> RequestInfo: ...
@@ -162,6 +164,9 @@ class ClientResponse(aiohttp.ClientResponse):
         resp._closed = False
         if upload is not None:
             resp._upload = upload
+            # What aiohttp's `upload_complete` and `output_size` look at while the upload runs.
+            resp._stream_writer = prepared.writer
+            resp._writer = upload
         return resp
 
     # Made on first use
