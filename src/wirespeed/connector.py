@@ -9,7 +9,7 @@ it is released clean. It must not know requests beyond their connection key.
 import asyncio
 import functools
 import warnings
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -148,20 +148,29 @@ class PooledConnector(BaseConnector):
             transport.abort()
             raise ClientConnectionError("Connector is closed.") from exc
 
-    # The full lane: aiohttp's own interface
+    async def acquire_traced(
+        self, req: ClientRequest, traces: Sequence[Trace], timeout: "ClientTimeout"
+    ) -> PooledConnection:
+        """Get a reserved connection as `acquire` does, and tell the traces of each step.
 
-    async def connect(self, req: ClientRequest, traces: list[Trace], timeout: "ClientTimeout") -> Connection:
-        inherited = super().connect
-        if getattr(inherited, "__func__", None) is not _BASE_CONNECT or not self.is_pooled:
-            # A tool patched aiohttp's connect; it has to see the call, and serves it alone.
-            return await inherited(req, traces, timeout)
+        The total time is the caller's to see to: the code of traces takes part of it.
+
+        Raises:
+            TimeoutError: `connect` passed.
+            ConnectionTimeoutError: `sock_connect` passed.
+            ClientConnectorError: the connection could not be made.
+            ClientConnectionError: the connector was closed.
+        """
         host = self.pool.host(req.connection_key)
         conn = self.pool.take(host)
         if conn is None:
             async with helpers.ceil_timeout(timeout.connect, timeout.ceil_threshold):
-                conn = await self._slot_traced(host, traces)
+                while (conn := await self._slot_traced(host, traces)) is not None:
+                    if conn.state == ConnectionState.RESERVED:
+                        break
+                    host = self.pool.host(host.key)
                 if conn is None:
-                    return await self._dial_lent(host, req, traces, timeout)
+                    return await self._dial_traced(host, req, traces, timeout)
         try:
             for trace in traces:
                 await trace.send_connection_reuseconn()
@@ -170,9 +179,9 @@ class PooledConnector(BaseConnector):
         except BaseException:
             self.pool.give_back(conn)
             raise
-        return self._lend(conn, ResponseHandler(self._loop))
+        return conn
 
-    async def _slot_traced(self, host: Host, traces: list[Trace]) -> PooledConnection | None:
+    async def _slot_traced(self, host: Host, traces: Sequence[Trace]) -> PooledConnection | None:
         pool = self.pool
         if pool.try_reserve(host):
             return None
@@ -190,21 +199,34 @@ class PooledConnector(BaseConnector):
             raise
         return conn
 
-    async def _dial_lent(
-        self, host: Host, req: ClientRequest, traces: list[Trace], timeout: "ClientTimeout"
-    ) -> Connection:
+    async def _dial_traced(
+        self, host: Host, req: ClientRequest, traces: Sequence[Trace], timeout: "ClientTimeout"
+    ) -> PooledConnection:
+        protocol = None
         try:
             for trace in traces:
                 await trace.send_connection_create_start()
-            protocol = await self._create_connection(req, traces, timeout)
+            protocol = await self._create_connection(req, list(traces), timeout)
             for trace in traces:
                 await trace.send_connection_create_end()
         except BaseException:
+            if protocol is not None:
+                protocol.abort()
             self.pool.free(host)
             raise
-        return self._lend(self._adopt(host, self._strip(protocol)), protocol)
+        return self._adopt(host, self._strip(protocol))
 
-    def _lend(self, conn: PooledConnection, protocol: ResponseHandler) -> Connection:
+    # The full lane: aiohttp's own interface
+
+    async def connect(self, req: ClientRequest, traces: list[Trace], timeout: "ClientTimeout") -> Connection:
+        inherited = super().connect
+        if getattr(inherited, "__func__", None) is not _BASE_CONNECT or not self.is_pooled:
+            # A tool patched aiohttp's connect; it has to see the call, and serves it alone.
+            return await inherited(req, traces, timeout)
+        return self._lend(await self.acquire_traced(req, traces, timeout))
+
+    def _lend(self, conn: PooledConnection) -> Connection:
+        protocol = ResponseHandler(self._loop)
         try:
             conn.lend(protocol)
         except ConnectionResetError as exc:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 import aiohttp
 from aiohttp import hdrs
 from aiohttp.client_exceptions import ClientConnectionError
-from aiohttp.client_reqrep import RequestInfo
+from aiohttp.client_reqrep import ClientRequest, RequestInfo
 from aiohttp.helpers import TimerNoop, set_exception
 from aiohttp.http import HttpVersion, HttpVersion10, HttpVersion11, StreamWriter
 from aiohttp.http_parser import DeflateBuffer
@@ -80,6 +80,8 @@ class Sent(Protocol):
     def writer(self) -> StreamWriter | None: ...
     @property
     def output_size(self) -> int: ...
+    @property
+    def req(self) -> ClientRequest | None: ...
     def info(self) -> RequestInfo: ...
 
 
@@ -133,7 +135,7 @@ class ClientResponse(aiohttp.ClientResponse):
     _upload: "asyncio.Task[None] | None" = None
     _prepared: Sent
     _timer = _NOOP_TIMER
-    _traces: list[Any] = []  # noqa: RUF012 - never appended to: the express lane has no traces
+    _traces: list[Any] = []  # noqa: RUF012 - replaced, never appended to
 
     @classmethod
     def adopt(
@@ -167,7 +169,15 @@ class ClientResponse(aiohttp.ClientResponse):
             # What aiohttp's `upload_complete` and `output_size` look at while the upload runs.
             resp._stream_writer = prepared.writer
             resp._writer = upload
+        if (req := prepared.req) is not None and req._traces:
+            resp._traces = req._traces
         return resp
+
+    @property
+    def has_cookies(self) -> bool:
+        """Whether a response of the express lane sets cookies; its headers need not be made for that."""
+        exchange = self._exchange
+        return exchange is not None and exchange.head is not None and exchange.head.has_cookies
 
     # Made on first use
 
@@ -310,6 +320,8 @@ class ClientResponse(aiohttp.ClientResponse):
         if self._body is None:
             try:
                 self._body = await self._whole_body(exchange)
+                for trace in self._traces:
+                    await trace.send_response_chunk_received(self.method, self.url, self._body)
             except BaseException:
                 self.close()
                 raise

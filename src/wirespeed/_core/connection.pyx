@@ -238,6 +238,8 @@ cdef class Connection(ReadGate):
                 return exchange._fail(Failure.BAD_RESPONSE, parser.error, parser.unfinished_head())
             # Rubbish behind a whole message whose head the caller has: the message stands.
             parser.has_surplus = True
+        if exchange.may_continue is not None and parser._informational:
+            exchange._on_interim()
         if parser.head is None:
             return 0
         if exchange.head is None:
