@@ -78,6 +78,8 @@ class Sent(Protocol):
     @property
     def real_url(self) -> URL: ...
     @property
+    def writer(self) -> StreamWriter | None: ...
+    @property
     def output_size(self) -> int: ...
     @property
     def req(self) -> ClientRequest | None: ...
@@ -201,9 +203,10 @@ class ClientResponse(aiohttp.ClientResponse):
         resp._resolve_charset = session._resolve_charset
         resp._closed = False
         if upload is not None:
-            # The setter of `_writer` has the task's end reset what the deprecated attributes tell.
-            resp._upload = resp._writer = upload
+            resp._upload = upload
+            # What aiohttp's `upload_complete` and `output_size` look at while the upload runs.
             resp._stream_writer = prepared.writer
+            resp._writer = upload
         if (req := prepared.req) is not None and req._traces:
             resp._traces = req._traces
         return resp
