@@ -10,7 +10,7 @@ from aiohttp.helpers import sentinel
 from aiohttp.http import HttpVersion11
 
 from ._switch import NATIVE
-from .lanes import LaneStats, lane_reason
+from .lanes import Explanation, LaneStats, explain, lane_reason, refuse_or_log
 
 if NATIVE:
     from . import express
@@ -27,18 +27,26 @@ with warnings.catch_warnings():
 
         Every argument, method and attribute is aiohttp's; see its documentation. Without
         the extension it is aiohttp's session in all it does.
+
+        Args:
+            strict_native: refuse, with `FullLaneError`, a request that would run on aiohttp's own
+                code instead of the core, before anything is sent.
         """
 
-        ATTRS = aiohttp.ClientSession.ATTRS | {"_lanes", "_state"}
+        ATTRS = aiohttp.ClientSession.ATTRS | {"_lanes", "_state", "_strict_native"}
 
-        _lanes: LaneStats
+        # None in a session that aiohttp made before `install()`.
+        _lanes: LaneStats | None = None
+        _state: "SessionState | None" = None
+        _strict_native = False
 
         if not TYPE_CHECKING:
 
             @functools.wraps(aiohttp.ClientSession.__init__)
-            def __init__(self, base_url=None, *, connector=None, loop=None, **kwargs):
+            def __init__(self, base_url=None, *, connector=None, loop=None, strict_native=False, **kwargs):
                 self._connector = None
                 self._lanes = LaneStats()
+                self._strict_native = strict_native
                 if not NATIVE:
                     super().__init__(base_url, connector=connector, loop=loop, **kwargs)
                     return
@@ -60,12 +68,32 @@ with warnings.catch_warnings():
 
             @functools.wraps(aiohttp.ClientSession._request)
             def _request(self, method, str_or_url, **kwargs):
+                lanes = self._lanes
+                if lanes is None:
+                    lanes = self._lanes = LaneStats()
                 reason = lane_reason(self, method, kwargs)
                 if reason is None:
-                    self._lanes.express += 1
-                    return express.perform(self, self._state, method, str_or_url, kwargs)
-                self._lanes.count_full(reason)
+                    lanes.express += 1
+                    state = self._state
+                    if state is None:
+                        state = self._state = SessionState(self)
+                    return express.perform(self, state, method, str_or_url, kwargs)
+                refuse_or_log(self, method, str_or_url, kwargs, self._strict_native)
+                lanes.count_full(reason)
                 return super()._request(method, str_or_url, **kwargs)
+
+        def explain(self, method: str, url: Any, **options: Any) -> Explanation:
+            """Tell which lane a request would take, and why; nothing is sent.
+
+            Args:
+                method: the method.
+                url: the URL; the lane does not depend on it.
+                options: the keyword arguments that the request would have.
+
+            Returns:
+                The lane, the named reason when it is aiohttp's own code, and what to change.
+            """
+            return explain(self, method, options)
 
         def native_stats(self) -> dict[str, Any]:
             """Count the requests of this session by lane.
@@ -73,7 +101,7 @@ with warnings.catch_warnings():
             Returns:
                 `{"express": n, "full": {reason: n}}`; a request is counted when it is made.
             """
-            return self._lanes.snapshot()
+            return (self._lanes or LaneStats()).snapshot()
 
 
 if TYPE_CHECKING:

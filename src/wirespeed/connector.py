@@ -42,6 +42,8 @@ class PooledConnector(BaseConnector):
     """What the connectors share: a pool in place of BaseConnector's dictionaries."""
 
     pool: Pool
+    # A connector that aiohttp made before `install()` has neither: it goes on with aiohttp's code.
+    _lent: dict[ResponseHandler, PooledConnection] = {}  # noqa: RUF012
 
     def _make_pool(self) -> None:
         self.pool = Pool(
@@ -53,6 +55,10 @@ class PooledConnector(BaseConnector):
             lenient=not helpers.DEBUG,
         )
         self._lent: dict[ResponseHandler, PooledConnection] = {}
+
+    @property
+    def is_pooled(self) -> bool:
+        return "pool" in self.__dict__
 
     # The express lane
 
@@ -146,7 +152,7 @@ class PooledConnector(BaseConnector):
 
     async def connect(self, req: ClientRequest, traces: list[Trace], timeout: "ClientTimeout") -> Connection:
         inherited = super().connect
-        if getattr(inherited, "__func__", None) is not _BASE_CONNECT:
+        if getattr(inherited, "__func__", None) is not _BASE_CONNECT or not self.is_pooled:
             # A tool patched aiohttp's connect; it has to see the call, and serves it alone.
             return await inherited(req, traces, timeout)
         host = self.pool.host(req.connection_key)
@@ -230,7 +236,7 @@ class PooledConnector(BaseConnector):
         if self._closed:
             return []
         waiters = super()._close(abort_ssl=abort_ssl)
-        if self._loop.is_closed():
+        if self._loop.is_closed() or not self.is_pooled:
             return waiters
         for protocol, conn in self._lent.items():
             if abort_ssl and conn.is_tls:
@@ -245,10 +251,10 @@ class PooledConnector(BaseConnector):
         return waiters
 
     def __del__(self, _warnings: Any = warnings) -> None:
-        if self._closed:
+        if not self.is_pooled:
+            super().__del__(_warnings)
             return
-        pool = getattr(self, "pool", None)
-        if pool is None or not pool.idle:
+        if self._closed or not (pool := self.pool).idle:
             return
         conns = [repr(host) for host in pool.hosts.values()]
         self._close()

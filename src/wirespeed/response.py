@@ -149,7 +149,7 @@ class ClientResponse(aiohttp.ClientResponse):
             prepared: the request that was sent.
             upload: the task that still sends the request body, or None.
         """
-        resp = cls.__new__(cls)
+        resp = object.__new__(cls)  # not through the __new__ that install() puts there
         head = exchange.head
         assert head is not None
         resp._exchange = exchange
