@@ -22,12 +22,16 @@ app.command()(bench)
 
 
 @app.command(
-    "run", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}, no_args_is_help=True
+    "run",
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    no_args_is_help=True,
 )
 def run_command(
     program: Annotated[
         list[str],
-        typer.Argument(metavar="SCRIPT | -m MODULE | -c CODE | - [ARGUMENTS]...", help="As for python itself."),
+        typer.Argument(
+            metavar="SCRIPT | -m MODULE | -c CODE | - [ARGUMENTS]...", help="As for python itself."
+        ),
     ],
 ) -> None:
     """Run a program, unchanged, with its aiohttp on the native core and its asyncio on uvloop.

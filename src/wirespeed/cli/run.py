@@ -5,10 +5,15 @@ The program is run by the real interpreter, which takes this process's place: ex
 through PYTHONPATH, see `preload/`. Imports little, since each start of a program waits for it.
 """
 
+from __future__ import annotations
+
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Final
+
+TYPE_CHECKING = False  # `typing` takes as long to import as all of this
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Final
 
 USAGE: Final = "usage: wirespeed run [--loop fast|asyncio] SCRIPT | -m MODULE | -c CODE | -  [ARGUMENTS]"
 PRELOAD: Final = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "preload")
@@ -62,7 +67,9 @@ def split(arguments: Sequence[str]) -> tuple[str, list[str]]:
     while rest and rest[0].startswith("-") and rest[0] not in ("-", "--") and rest[0][:2] not in ("-m", "-c"):
         option, is_joined, value = rest.pop(0).partition("=")
         if option != "--loop":
-            raise BadCommandLine(f"no option {option}; Python's own go before: python {option} -m wirespeed run")
+            raise BadCommandLine(
+                f"no option {option}; Python's own go before: python {option} -m wirespeed run"
+            )
         if not is_joined:
             value = rest.pop(0) if rest else ""
         if value not in LOOPS:

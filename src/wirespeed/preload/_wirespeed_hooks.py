@@ -6,8 +6,6 @@ passes a loop factory. Imported by sitecustomize.py under its bare name; must im
 that Python has not loaded at its start.
 """
 
-from __future__ import annotations
-
 import sys
 
 TYPE_CHECKING = False  # `typing` is not loaded at the start
@@ -19,7 +17,7 @@ if TYPE_CHECKING:
 else:
     ModuleSpec = type(__spec__)
 
-_waiting: dict[str, Callable[[], None]] = {}
+_waiting: "dict[str, Callable[[], None]]" = {}
 """What to do once a module has been imported, by its name."""
 
 
@@ -53,8 +51,8 @@ class _Finder:
     """The first on sys.meta_path: marks the specs of the modules that are waited for."""
 
     def find_spec(
-        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
+        self, name: str, path: "Sequence[str] | None" = None, target: "ModuleType | None" = None
+    ) -> "ModuleSpec | None":
         if name not in _waiting:
             return None
         for finder in sys.meta_path[sys.meta_path.index(self) + 1 :]:
@@ -120,14 +118,14 @@ def _use_fast_loop() -> None:
         return
     asyncios_own = policy._loop_factory
 
-    def new_event_loop() -> Any:
+    def new_event_loop() -> "Any":
         """Make the first loop; further ones are made by uvloop without us."""
         try:
             if sys.platform == "win32":
                 import winloop as fast
             else:
                 import uvloop as fast
-        except ImportError:
+        except Exception:  # not installed; or a thread makes a loop while Python shuts down
             policy._loop_factory = asyncios_own
         else:
             policy._loop_factory = fast.new_event_loop

@@ -16,7 +16,7 @@ try:
     ):
         # By name: for a type checker this folder is not on the path.
         __import__("_wirespeed_hooks").wait_for_imports(os.environ["WIRESPEED_RUN"].rpartition(",")[2])
-except Exception:  # noqa: S110
+except Exception:
     pass  # the program comes first: it then runs as it does without us
 
 # sys.path, as it is without us.
