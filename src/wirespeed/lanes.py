@@ -28,10 +28,6 @@ class LaneReason(enum.Enum):
     PATCHED = "aiohttp is patched"
     FOREIGN_CONNECTOR = "foreign connector"
     CUSTOM_CLASS = "custom request or response class"
-    TRACING = "trace_configs"
-    MIDDLEWARES = "middlewares"
-    EXPECT_100 = "expect100"
-    UPLOAD_TRACKER = "upload_tracker"
     PROXY = "proxy"
     TRUST_ENV = "trust_env"
     UPGRADE = "protocol upgrade"
@@ -51,10 +47,6 @@ _REMEDIES = {
     LaneReason.FOREIGN_CONNECTOR: "use wirespeed.TCPConnector or UnixConnector, or derive from them without "
     "replacing connect() and _release(); make it after wirespeed.install()",
     LaneReason.CUSTOM_CLASS: "leave out request_class and response_class",
-    LaneReason.TRACING: "leave out trace_configs",
-    LaneReason.MIDDLEWARES: "leave out middlewares",
-    LaneReason.EXPECT_100: "leave out expect100",
-    LaneReason.UPLOAD_TRACKER: "leave out upload_tracker",
     LaneReason.PROXY: "requests through a proxy are aiohttp's",
     LaneReason.TRUST_ENV: "leave out trust_env=True, and name proxies and credentials where they are needed",
     LaneReason.UPGRADE: "websockets and other protocols are aiohttp's",
@@ -100,10 +92,10 @@ class Explanation:
 # aiohttp then raises its own TypeError.
 EXPRESS_OPTIONS = frozenset(
     {
-        "allow_redirects", "auth", "auto_decompress", "chunked", "compress", "cookies", "data", "headers",
-        "json", "max_field_size", "max_headers", "max_line_size", "max_redirects", "params",
-        "raise_for_status", "read_bufsize", "server_hostname", "skip_auto_headers", "ssl",
-        "timeout", "fingerprint", "ssl_context", "verify_ssl",
+        "allow_redirects", "auth", "auto_decompress", "chunked", "compress", "cookies", "data",
+        "expect100", "headers", "json", "max_field_size", "max_headers", "max_line_size", "max_redirects",
+        "middlewares", "params", "raise_for_status", "read_bufsize", "server_hostname", "skip_auto_headers",
+        "ssl", "timeout", "fingerprint", "ssl_context", "trace_request_ctx", "upload_tracker", "verify_ssl",
     }
 )  # fmt: skip
 
@@ -112,10 +104,6 @@ _NEUTRAL: dict[str, tuple[Any, LaneReason]] = {
     "proxy": (None, LaneReason.PROXY),
     "proxy_auth": (None, LaneReason.PROXY),
     "proxy_headers": (None, LaneReason.PROXY),
-    "expect100": (False, LaneReason.EXPECT_100),
-    "middlewares": (None, LaneReason.MIDDLEWARES),
-    "upload_tracker": (None, LaneReason.UPLOAD_TRACKER),
-    "trace_request_ctx": (None, LaneReason.TRACING),
     "read_until_eof": (True, LaneReason.OPTION),
 }
 
@@ -137,13 +125,14 @@ _OF_RESPONSE = ("start", "read")
 # in the session's attributes, which are read at each request.
 _PATCHED_BY_TOOLS: tuple[tuple[type, tuple[str, ...]], ...] = (
     (aiohttp.ClientSession, ("_request",)),
-    (aiohttp.ClientRequest, ("__init__", "send", "is_ssl")),
+    (aiohttp.ClientRequest, ("__init__", "send", "write_bytes", "is_ssl")),
     (aiohttp.ClientResponse, _OF_RESPONSE),
     (aiohttp.TCPConnector, _OF_TCP),
     (aiohttp.UnixConnector, _OF_UNIX),
     (_connector.BaseConnector, ("connect",)),
 )
-_NEVER = object()
+# In the place of what a tool hid, by patching it before this module was imported.
+_UNKNOWN = object()
 
 
 def _is_aiohttps_own(member: Any) -> bool:
@@ -154,7 +143,7 @@ def _is_aiohttps_own(member: Any) -> bool:
 
 # Each with the class attribute as it is in aiohttp's source, or none.
 _WATCHED: list[tuple[type, str, Any]] = [
-    (owner, name, member if member is None or _is_aiohttps_own(member) else _NEVER)
+    (owner, name, member if member is None or _is_aiohttps_own(member) else _UNKNOWN)
     for owner, names in _PATCHED_BY_TOOLS
     for name in names
     for member in (owner.__dict__.get(name),)
@@ -166,8 +155,13 @@ def patches() -> list[Patch]:
     return [
         Patch(f"{owner.__module__}.{owner.__qualname__}.{name}", _origin(owner.__dict__.get(name)))
         for owner, name, original in _WATCHED
-        if owner.__dict__.get(name) is not original
+        if _is_replaced(owner, name, original)
     ]
+
+
+def _is_replaced(owner: type, name: str, original: Any) -> bool:
+    member = owner.__dict__.get(name)
+    return member is not original and not (original is _UNKNOWN and _is_aiohttps_own(member))
 
 
 def _origin(member: Any) -> str:
@@ -196,7 +190,7 @@ if NATIVE:
 
     def _is_patched() -> bool:
         """Compare member by member, since some class was changed; remember when all is as it was."""
-        if any(owner.__dict__.get(name) is not original for owner, name, original in _WATCHED):
+        if any(_is_replaced(*watched) for watched in _WATCHED):
             return True
         _watch.remember()
         return False
@@ -216,10 +210,6 @@ if NATIVE:
         connector = session._connector
         if connector is not None and not _is_ours(connector):
             return LaneReason.FOREIGN_CONNECTOR
-        if session._trace_configs:
-            return LaneReason.TRACING
-        if session._middlewares:
-            return LaneReason.MIDDLEWARES
         if session._trust_env:
             return LaneReason.TRUST_ENV
         if session._default_proxy is not None:
@@ -236,8 +226,8 @@ if NATIVE:
                 return reason
             if (headers := options.get("headers")) and (reason := _reason_of_headers(headers)):
                 return reason
-        if session._default_headers:
-            return _reason_of_headers(session._default_headers)
+        if session._default_headers and hdrs.UPGRADE in session._default_headers:
+            return LaneReason.UPGRADE
         return None
 
     _CONNECT, _RELEASE = PooledConnector.connect, PooledConnector._release
@@ -249,8 +239,8 @@ if NATIVE:
             isinstance(connector, PooledConnector)
             and cls.connect is _CONNECT
             and cls._release is _RELEASE
-            and "connect" not in connector.__dict__
-            and "pool" in connector.__dict__
+            and "pool" in (own := connector.__dict__)
+            and not ("connect" in own or "_create_connection" in own or "_release" in own)
         )
 
 else:
@@ -280,10 +270,8 @@ def _reason_of_headers(headers: Any) -> LaneReason | None:
         return LaneReason.OPTION
     for item in headers:
         name = item[0] if isinstance(item, tuple | list) and item else item
-        if isinstance(name, str) and name.lower() == "upgrade":
+        if isinstance(name, str) and len(name) == len("upgrade") and name.lower() == "upgrade":
             return LaneReason.UPGRADE
-        if isinstance(name, str) and name.lower() == "expect":
-            return LaneReason.EXPECT_100
     return None
 
 

@@ -58,6 +58,13 @@ cdef class Exchange(Deadline):
 
     # Response in
 
+    cdef int _on_interim(self) except -1:
+        """A 1xx response came: the server wants the body (RFC 9110 section 10.1.1)."""
+        if not self.may_continue.done():
+            self.may_continue.set_result(True)
+        self.may_continue = None
+        return 0
+
     cdef int _on_head(self, ResponseHead head) except -1:
         self.head = head
         if head.content_encoding is not None and not head.no_body and self.settings.make_sink is not None:
@@ -292,6 +299,11 @@ cdef class Exchange(Deadline):
             task.cancel()
         else:
             self.upload = task
+
+    def wait_continue(self, future):
+        """Have a future done when an interim (1xx) response comes, and return it."""
+        self.may_continue = future
+        return future
 
     def finish_upload(self, bint is_whole=True):
         """The body was sent: from now on the server is expected to answer.
