@@ -193,7 +193,13 @@ def test_program_that_is_not_there_gives_pythons_message(
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_are_the_programs(programs: Programs, number: int) -> None:
-    programs.write("program.py", "import time\nprint('ready', flush=True)\ntime.sleep(30)\n")
+    # Another thread says so, while this one is asleep: else the traceback may show the print.
+    programs.write(
+        "program.py",
+        "import threading, time\n"
+        "threading.Timer(0.5, print, ['ready'], {'flush': True}).start()\n"
+        "time.sleep(30)\n",
+    )
     ends = []
     for way in (PLAIN, OURS, AS_MODULE):
         with programs.start(*way, "program.py") as process:
@@ -211,7 +217,7 @@ def test_interrupt_cancels_the_main_task(programs: Programs) -> None:
         "program.py",
         "import asyncio\n"
         "async def main():\n"
-        "    print('ready', flush=True)\n"
+        "    asyncio.get_running_loop().call_later(0.3, lambda: print('ready', flush=True))\n"
         "    try:\n"
         "        await asyncio.sleep(30)\n"
         "    finally:\n"

@@ -9,6 +9,7 @@ from .._switch import NATIVE
 from .._version import __version__
 from . import run
 from .bench import bench
+from .doctor import doctor
 
 app = typer.Typer(
     name="wirespeed",
@@ -19,6 +20,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 app.command()(bench)
+app.command()(doctor)
 
 
 @app.command(
