@@ -46,6 +46,7 @@ FLOORS = {
     "cli": 60,
     ROOF: 70,
     "__main__": 80,
+    "preload": 80,
 }
 # The switch alone looks up: it tries whether the core can be imported.
 EXEMPT = {("_switch", "_core")}
