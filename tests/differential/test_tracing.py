@@ -251,6 +251,7 @@ def multipart() -> aiohttp.MultipartWriter:
 
 def form_with_file() -> aiohttp.FormData:
     made = aiohttp.FormData()
+    made._writer = aiohttp.MultipartWriter("form-data", boundary="fixed-boundary")
     made.add_field("f", io.BytesIO(b"content"), filename="n.bin")
     return made
 
