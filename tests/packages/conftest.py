@@ -8,6 +8,8 @@ import pytest
 
 import wirespeed
 
+from .scene import PLAIN
+
 _CLASSES = (
     aiohttp.ClientSession,
     aiohttp.ClientRequest,
@@ -22,6 +24,19 @@ _CLASSES = (
 )
 # `install()` leaves a `__new__` behind, by its documentation.
 _STAYS = {"__new__", "__dict__", "__weakref__", "__doc__"}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Look at what a tool does without wirespeed on one loop only."""
+    twice = []
+    for item in items:
+        params = (
+            item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        )
+        if params.get("order") in PLAIN and params.get("loop_kind") == "uvloop":
+            twice.append(item)
+    config.hook.pytest_deselected(items=twice)
+    items[:] = [item for item in items if item not in twice]
 
 
 @pytest.fixture(scope="package", autouse=True)
