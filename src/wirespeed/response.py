@@ -78,11 +78,11 @@ class Sent(Protocol):
     @property
     def real_url(self) -> URL: ...
     @property
+    def writer(self) -> StreamWriter | None: ...
+    @property
     def output_size(self) -> int: ...
     @property
     def req(self) -> ClientRequest | None: ...
-    @property
-    def writer(self) -> StreamWriter | None: ...
     def info(self) -> RequestInfo: ...
 
 
@@ -142,7 +142,7 @@ class ExchangeProtocol:
 
 
 class ExchangeConnection(Connection):
-    """What `resp.connection` is while the body is being received; after that it is None."""
+    """What `resp.connection` is until the body was received, or the response was closed."""
 
     def __init__(self, resp: "ClientResponse", exchange: Exchange) -> None:
         self._resp = resp
@@ -201,9 +201,10 @@ class ClientResponse(aiohttp.ClientResponse):
         resp._resolve_charset = session._resolve_charset
         resp._closed = False
         if upload is not None:
-            # The setter of `_writer` has the task's end reset what the deprecated attributes tell.
-            resp._upload = resp._writer = upload
+            resp._upload = upload
+            # What aiohttp's `upload_complete` and `output_size` look at while the upload runs.
             resp._stream_writer = prepared.writer
+            resp._writer = upload
         if (req := prepared.req) is not None and req._traces:
             resp._traces = req._traces
         return resp
@@ -293,7 +294,7 @@ class ClientResponse(aiohttp.ClientResponse):
         exchange = self._exchange
         if exchange is None:
             return self._connection
-        if exchange.transport is None:
+        if exchange.transport is None and (exchange.error is None or self._closed):
             return None
         if self._connection is None:
             self._connection = ExchangeConnection(self, exchange)
@@ -304,7 +305,7 @@ class ClientResponse(aiohttp.ClientResponse):
         exchange = self._exchange
         if exchange is None:
             return self._closed
-        return self._closed or exchange.is_complete
+        return self._closed or (exchange.is_complete and exchange.error is None)
 
     def _end(self) -> None:
         """Let go of the exchange: an unread body's connection is closed with it."""

@@ -387,7 +387,9 @@ cdef class Connection(ReadGate):
         self.owner._on_closed(self, before)
         if exchange is not None and exchange.gate is self:
             exchange.gate = None
-            exchange._fail(Failure.CONNECTION_LOST, None, None)
+            exchange._fail(
+                Failure.OWNER_CLOSED if reason == CloseReason.POOL_CLOSED else Failure.CONNECTION_LOST, None, None
+            )
         return 0
 
 
