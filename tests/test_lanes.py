@@ -95,12 +95,8 @@ asyncio.run(main())
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"expect100": True}, "expect100"),
-        ({"headers": {"Expect": "100-continue"}}, "expect100"),
         ({"headers": [("upgrade", "x")]}, "protocol upgrade"),
-        ({"middlewares": ()}, "middlewares"),
         ({"read_until_eof": False}, "an option only aiohttp implements"),
-        ({"trace_request_ctx": {}}, "trace_configs"),
     ],
     ids=lambda value: None if isinstance(value, dict) else value,
 )

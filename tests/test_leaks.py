@@ -280,14 +280,12 @@ async def test_tls_requests_leave_nothing() -> None:
 
 
 async def test_full_lane_leaves_nothing_and_shares_the_slots() -> None:
-    class Trace(aiohttp.TraceConfig):
+    class Request(aiohttp.ClientRequest):
         pass
 
     async with LocalServer() as server, nothing_left():
         connector = wirespeed.TCPConnector(limit=3)
-        async with full_session(
-            connector=connector, trace_configs=[Trace()], connector_owner=False
-        ) as session:
+        async with full_session(connector=connector, request_class=Request, connector_owner=False) as session:
             for _ in range(10):
                 await asyncio.gather(*(kind(session, server) for kind in (_ok, _json, _timeout, _cancelled)))
             await _ok(session, server)

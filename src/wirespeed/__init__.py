@@ -12,7 +12,9 @@ import aiohttp as _aiohttp
 from ._switch import NATIVE
 from ._version import __version__
 from .client import ClientSession, request
+from .lanes import FullLaneError, LaneReason
 from .loops import new_event_loop, run
+from .patching import install, installed, uninstall
 
 if TYPE_CHECKING or NATIVE:
     from .connector import TCPConnector, UnixConnector
@@ -24,12 +26,17 @@ _OURS = (
     "NATIVE",
     "ClientResponse",
     "ClientSession",
+    "FullLaneError",
+    "LaneReason",
     "TCPConnector",
     "UnixConnector",
     "__version__",
+    "install",
+    "installed",
     "new_event_loop",
     "request",
     "run",
+    "uninstall",
 )
 __all__ = tuple(dict.fromkeys((*_aiohttp.__all__, *_OURS)))
 

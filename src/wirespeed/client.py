@@ -1,6 +1,6 @@
 """`ClientSession` and `request()`: aiohttp's API, and the choice of the lane."""
 
-import functools
+import contextvars
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -9,14 +9,19 @@ from aiohttp.client import _SessionRequestContextManager
 from aiohttp.helpers import sentinel
 from aiohttp.http import HttpVersion11
 
+from ._signatures import like
 from ._switch import NATIVE
-from .lanes import LaneStats, lane_reason
+from .lanes import Explanation, LaneReason, LaneStats, explain, lane_reason, refuse_or_log
 
 if NATIVE:
     from . import express
     from .connector import TCPConnector
     from .prepare import SessionState
     from .response import ClientResponse
+
+_REQUEST = aiohttp.ClientSession._request
+# The request on its way through a patched method, in this task.
+_patched_call: contextvars.ContextVar[object] = contextvars.ContextVar("patched_call", default=None)
 
 with warnings.catch_warnings():
     # aiohttp discourages subclasses of ClientSession; this one is what isinstance rests on.
@@ -27,18 +32,26 @@ with warnings.catch_warnings():
 
         Every argument, method and attribute is aiohttp's; see its documentation. Without
         the extension it is aiohttp's session in all it does.
+
+        Args:
+            strict_native: refuse, with `FullLaneError`, a request that would run on aiohttp's own
+                code instead of the core, before anything is sent.
         """
 
-        ATTRS = aiohttp.ClientSession.ATTRS | {"_lanes", "_state"}
+        ATTRS = aiohttp.ClientSession.ATTRS | {"_lanes", "_state", "_strict_native"}
 
-        _lanes: LaneStats
+        # None in a session that aiohttp made before `install()`.
+        _lanes: LaneStats | None = None
+        _state: "SessionState | None" = None
+        _strict_native = False
 
         if not TYPE_CHECKING:
 
-            @functools.wraps(aiohttp.ClientSession.__init__)
-            def __init__(self, base_url=None, *, connector=None, loop=None, **kwargs):
+            @like(aiohttp.ClientSession.__init__)
+            def __init__(self, base_url=None, *, connector=None, loop=None, strict_native=False, **kwargs):
                 self._connector = None
                 self._lanes = LaneStats()
+                self._strict_native = strict_native
                 if not NATIVE:
                     super().__init__(base_url, connector=connector, loop=loop, **kwargs)
                     return
@@ -58,14 +71,53 @@ with warnings.catch_warnings():
                 super().__init__(base_url, connector=connector, loop=loop, **kwargs)
                 self._state = SessionState(self)
 
-            @functools.wraps(aiohttp.ClientSession._request)
+            @like(aiohttp.ClientSession._request)
             def _request(self, method, str_or_url, **kwargs):
+                try:
+                    lanes = self._lanes or self._begin_counting()
+                except AttributeError:
+                    # A tool kept this function of ours, and calls it for a session of aiohttp's.
+                    return _REQUEST(self, method, str_or_url, **kwargs)
                 reason = lane_reason(self, method, kwargs)
                 if reason is None:
-                    self._lanes.express += 1
-                    return express.perform(self, self._state, method, str_or_url, kwargs)
-                self._lanes.count_full(reason)
+                    lanes.express += 1
+                    state = self._state
+                    if state is None:
+                        state = self._state = SessionState(self)
+                    return express.perform(self, state, method, str_or_url, kwargs)
+                refuse_or_log(self, method, str_or_url, kwargs, self._strict_native)
+                lanes.count_full(reason)
+                if reason is LaneReason.PATCHED:
+                    return self._request_patched(super()._request, method, str_or_url, kwargs)
                 return super()._request(method, str_or_url, **kwargs)
+
+            async def _request_patched(self, request, method, str_or_url, kwargs):
+                """Go through a patch; it may have kept `_request` above for the original, and call it."""
+                call = (self, method, str_or_url)
+                if _patched_call.get() == call:
+                    return await _REQUEST(self, method, str_or_url, **kwargs)
+                token = _patched_call.set(call)
+                try:
+                    return await request(method, str_or_url, **kwargs)
+                finally:
+                    _patched_call.reset(token)
+
+            def _begin_counting(self):
+                self._lanes = LaneStats()
+                return self._lanes
+
+        def explain(self, method: str, url: Any, **options: Any) -> Explanation:
+            """Tell which lane a request would take, and why; nothing is sent.
+
+            Args:
+                method: the method.
+                url: the URL; the lane does not depend on it.
+                options: the keyword arguments that the request would have.
+
+            Returns:
+                The lane, the named reason when it is aiohttp's own code, and what to change.
+            """
+            return explain(self, method, options)
 
         def native_stats(self) -> dict[str, Any]:
             """Count the requests of this session by lane.
@@ -73,14 +125,14 @@ with warnings.catch_warnings():
             Returns:
                 `{"express": n, "full": {reason: n}}`; a request is counted when it is made.
             """
-            return self._lanes.snapshot()
+            return (self._lanes or LaneStats()).snapshot()
 
 
 if TYPE_CHECKING:
     request = aiohttp.request
 else:
 
-    @functools.wraps(aiohttp.request)
+    @like(aiohttp.request)
     def request(method, url, *, version=HttpVersion11, connector=None, loop=None, **kwargs):
         connector_owner = connector is None
         if connector is None:

@@ -7,9 +7,8 @@ it is released clean. It must not know requests beyond their connection key.
 """
 
 import asyncio
-import functools
 import warnings
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -28,6 +27,7 @@ from ._core.connection import Connection as PooledConnection
 from ._core.connection import ConnectionState
 from ._core.exchange import CloseReason
 from ._core.pool import ConnectTimeout, Host, Pool, PoolClosed
+from ._signatures import like
 
 if TYPE_CHECKING:
     from aiohttp.client import ClientTimeout
@@ -42,6 +42,8 @@ class PooledConnector(BaseConnector):
     """What the connectors share: a pool in place of BaseConnector's dictionaries."""
 
     pool: Pool
+    # A connector that aiohttp made before `install()` has neither: it goes on with aiohttp's code.
+    _lent: dict[ResponseHandler, PooledConnection] = {}  # noqa: RUF012
 
     def _make_pool(self) -> None:
         self.pool = Pool(
@@ -53,6 +55,10 @@ class PooledConnector(BaseConnector):
             lenient=not helpers.DEBUG,
         )
         self._lent: dict[ResponseHandler, PooledConnection] = {}
+
+    @property
+    def is_pooled(self) -> bool:
+        return "pool" in self.__dict__
 
     # The express lane
 
@@ -84,13 +90,13 @@ class PooledConnector(BaseConnector):
                     return conn
                 # Lost between the grant and this step; its slot was passed on.
                 host = self.pool.host(host.key)
-            transport = await self._dial(host, req, timeout, connect_at, total_at)
+            protocol = await self._dial(host, req, timeout, connect_at, total_at)
         except PoolClosed as exc:
             raise ClientConnectionError("Connector is closed.") from exc
         except ConnectTimeout as exc:
             cause = exc.__cause__ or asyncio.TimeoutError()
             raise ConnectionTimeoutError(f"Connection timeout to host {req.url}") from cause
-        return self._adopt(host, transport)
+        return self._adopt(host, protocol)
 
     async def _slot(self, host: Host, connect_at: float, total_at: float) -> PooledConnection | None:
         """Wait for a slot of the pool; with it may come a connection."""
@@ -106,19 +112,18 @@ class PooledConnector(BaseConnector):
 
     async def _dial(
         self, host: Host, req: ClientRequest, timeout: "ClientTimeout", connect_at: float, total_at: float
-    ) -> asyncio.Transport | None:
+    ) -> ResponseHandler:
         """Make a new connection for a slot that is held; the slot is freed when that fails."""
         try:
             async with timeout_at(total_at or None):
                 try:
                     async with timeout_at(connect_at or None):
-                        protocol = await self._create_connection(req, [], timeout)
+                        return await self._create_connection(req, [], timeout)
                 except asyncio.TimeoutError as exc:
                     raise ConnectTimeout() from exc
         except BaseException:
             self.pool.free(host)
             raise
-        return self._strip(protocol)
 
     @staticmethod
     def _strip(protocol: ResponseHandler) -> asyncio.Transport | None:
@@ -132,30 +137,45 @@ class PooledConnector(BaseConnector):
         protocol.transport = None
         return transport
 
-    def _adopt(self, host: Host, transport: asyncio.Transport | None) -> PooledConnection:
+    def _adopt(self, host: Host, protocol: ResponseHandler) -> PooledConnection:
+        """Make a connection of the pool of what was dialled."""
+        transport = self._strip(protocol)
         if transport is None:
             self.pool.free(host)
             raise ClientConnectionResetError("Cannot write to closing transport")
         try:
-            return self.pool.add(host, transport)
+            conn = self.pool.add(host, transport)
         except PoolClosed as exc:
             transport.abort()
             raise ClientConnectionError("Connector is closed.") from exc
+        if type(protocol) is not ResponseHandler:
+            # A connector's own: aiohttp-socks' closes the connection when it is collected.
+            conn.anchor = protocol
+        return conn
 
-    # The full lane: aiohttp's own interface
+    async def acquire_traced(
+        self, req: ClientRequest, traces: Sequence[Trace], timeout: "ClientTimeout"
+    ) -> PooledConnection:
+        """Get a reserved connection as `acquire` does, and tell the traces of each step.
 
-    async def connect(self, req: ClientRequest, traces: list[Trace], timeout: "ClientTimeout") -> Connection:
-        inherited = super().connect
-        if getattr(inherited, "__func__", None) is not _BASE_CONNECT:
-            # A tool patched aiohttp's connect; it has to see the call, and serves it alone.
-            return await inherited(req, traces, timeout)
+        The total time is the caller's to see to: the code of traces takes part of it.
+
+        Raises:
+            TimeoutError: `connect` passed.
+            ConnectionTimeoutError: `sock_connect` passed.
+            ClientConnectorError: the connection could not be made.
+            ClientConnectionError: the connector was closed.
+        """
         host = self.pool.host(req.connection_key)
         conn = self.pool.take(host)
         if conn is None:
             async with helpers.ceil_timeout(timeout.connect, timeout.ceil_threshold):
-                conn = await self._slot_traced(host, traces)
+                while (conn := await self._slot_traced(host, traces)) is not None:
+                    if conn.state == ConnectionState.RESERVED:
+                        break
+                    host = self.pool.host(host.key)
                 if conn is None:
-                    return await self._dial_lent(host, req, traces, timeout)
+                    return await self._dial_traced(host, req, traces, timeout)
         try:
             for trace in traces:
                 await trace.send_connection_reuseconn()
@@ -164,9 +184,9 @@ class PooledConnector(BaseConnector):
         except BaseException:
             self.pool.give_back(conn)
             raise
-        return self._lend(conn, ResponseHandler(self._loop))
+        return conn
 
-    async def _slot_traced(self, host: Host, traces: list[Trace]) -> PooledConnection | None:
+    async def _slot_traced(self, host: Host, traces: Sequence[Trace]) -> PooledConnection | None:
         pool = self.pool
         if pool.try_reserve(host):
             return None
@@ -184,21 +204,34 @@ class PooledConnector(BaseConnector):
             raise
         return conn
 
-    async def _dial_lent(
-        self, host: Host, req: ClientRequest, traces: list[Trace], timeout: "ClientTimeout"
-    ) -> Connection:
+    async def _dial_traced(
+        self, host: Host, req: ClientRequest, traces: Sequence[Trace], timeout: "ClientTimeout"
+    ) -> PooledConnection:
+        protocol = None
         try:
             for trace in traces:
                 await trace.send_connection_create_start()
-            protocol = await self._create_connection(req, traces, timeout)
+            protocol = await self._create_connection(req, list(traces), timeout)
             for trace in traces:
                 await trace.send_connection_create_end()
         except BaseException:
+            if protocol is not None:
+                protocol.abort()
             self.pool.free(host)
             raise
-        return self._lend(self._adopt(host, self._strip(protocol)), protocol)
+        return self._adopt(host, protocol)
 
-    def _lend(self, conn: PooledConnection, protocol: ResponseHandler) -> Connection:
+    # The full lane: aiohttp's own interface
+
+    async def connect(self, req: ClientRequest, traces: list[Trace], timeout: "ClientTimeout") -> Connection:
+        inherited = super().connect
+        if getattr(inherited, "__func__", None) is not _BASE_CONNECT or not self.is_pooled:
+            # A tool patched aiohttp's connect; it has to see the call, and serves it alone.
+            return await inherited(req, traces, timeout)
+        return self._lend(await self.acquire_traced(req, traces, timeout))
+
+    def _lend(self, conn: PooledConnection) -> Connection:
+        protocol = ResponseHandler(self._loop)
         try:
             conn.lend(protocol)
         except ConnectionResetError as exc:
@@ -230,7 +263,7 @@ class PooledConnector(BaseConnector):
         if self._closed:
             return []
         waiters = super()._close(abort_ssl=abort_ssl)
-        if self._loop.is_closed():
+        if self._loop.is_closed() or not self.is_pooled:
             return waiters
         for protocol, conn in self._lent.items():
             if abort_ssl and conn.is_tls:
@@ -245,10 +278,10 @@ class PooledConnector(BaseConnector):
         return waiters
 
     def __del__(self, _warnings: Any = warnings) -> None:
-        if self._closed:
+        if not self.is_pooled:
+            super().__del__(_warnings)
             return
-        pool = getattr(self, "pool", None)
-        if pool is None or not pool.idle:
+        if self._closed or not (pool := self.pool).idle:
             return
         conns = [repr(host) for host in pool.hosts.values()]
         self._close()
@@ -259,8 +292,7 @@ class PooledConnector(BaseConnector):
         self._loop.call_exception_handler(context)
 
 
-# For its signature and documentation; the body above is another.
-functools.update_wrapper(PooledConnector.connect, BaseConnector.connect)
+like(BaseConnector.connect)(PooledConnector.connect)
 
 
 class TCPConnector(PooledConnector, aiohttp.TCPConnector):
@@ -268,7 +300,7 @@ class TCPConnector(PooledConnector, aiohttp.TCPConnector):
 
     if not TYPE_CHECKING:
 
-        @functools.wraps(aiohttp.TCPConnector.__init__)
+        @like(aiohttp.TCPConnector.__init__)
         def __init__(self, **kwargs):
             super().__init__(**kwargs)
             self._make_pool()
@@ -279,7 +311,7 @@ class UnixConnector(PooledConnector, aiohttp.UnixConnector):
 
     if not TYPE_CHECKING:
 
-        @functools.wraps(aiohttp.UnixConnector.__init__)
+        @like(aiohttp.UnixConnector.__init__)
         def __init__(self, path, **kwargs):
             super().__init__(path, **kwargs)
             self._make_pool()

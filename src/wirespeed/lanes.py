@@ -5,15 +5,20 @@ lane goes around: mocks, recorders and tracers work by patching, and a request t
 past a mock would reach the real network.
 """
 
+import dataclasses
 import enum
+import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import aiohttp
 from aiohttp import connector as _connector
 from aiohttp import hdrs
+from yarl import URL
 
 from ._switch import NATIVE
+
+_logger = logging.getLogger("wirespeed")
 
 
 class LaneReason(enum.Enum):
@@ -23,25 +28,74 @@ class LaneReason(enum.Enum):
     PATCHED = "aiohttp is patched"
     FOREIGN_CONNECTOR = "foreign connector"
     CUSTOM_CLASS = "custom request or response class"
-    TRACING = "trace_configs"
-    MIDDLEWARES = "middlewares"
     PROXY = "proxy"
     TRUST_ENV = "trust_env"
-    EXPECT_100 = "expect100"
     UPGRADE = "protocol upgrade"
     CONNECT = "CONNECT method"
-    UPLOAD_TRACKER = "upload_tracker"
     OPTION = "an option only aiohttp implements"
+
+    @property
+    def remedy(self) -> str:
+        """What to change so that the express lane takes the request."""
+        return _REMEDIES[self]
+
+
+_REMEDIES = {
+    LaneReason.NO_EXTENSION: "install a wheel of wirespeed, or a C compiler; unset WIRESPEED_NO_EXTENSIONS",
+    LaneReason.PATCHED: "the tool that patched it must see the request: take it away, or use one that works "
+    "through trace_configs or middlewares",
+    LaneReason.FOREIGN_CONNECTOR: "use wirespeed.TCPConnector or UnixConnector, or derive from them without "
+    "replacing connect() and _release(); make it after wirespeed.install()",
+    LaneReason.CUSTOM_CLASS: "leave out request_class and response_class",
+    LaneReason.PROXY: "requests through a proxy are aiohttp's",
+    LaneReason.TRUST_ENV: "leave out trust_env=True, and name proxies and credentials where they are needed",
+    LaneReason.UPGRADE: "websockets and other protocols are aiohttp's",
+    LaneReason.CONNECT: "tunnels are aiohttp's",
+    LaneReason.OPTION: "leave out the option",
+}
+
+
+class FullLaneError(RuntimeError):
+    """A request of a session with `strict_native=True` would have run on aiohttp's own code.
+
+    Nothing was sent. `reason` is the LaneReason.
+    """
+
+    def __init__(self, message: str, reason: LaneReason) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+    """Which lane a request would take; `str()` of it is a sentence."""
+
+    lane: Literal["express", "full"]
+    reason: LaneReason | None = None
+    """Why it is the full lane; None for the express lane."""
+    detail: str = ""
+    """What exactly was found: the option, the class, the patched method."""
+
+    @property
+    def remedy(self) -> str:
+        """What to change so that the express lane takes the request; empty when it does."""
+        return self.reason.remedy if self.reason else ""
+
+    def __str__(self) -> str:
+        if self.reason is None:
+            return "express lane"
+        detail = f" ({self.detail})" if self.detail else ""
+        return f"full lane: {self.reason.value}{detail}; {self.remedy}"
 
 
 # What the express lane takes; everything else is the full lane's, unknown names included:
 # aiohttp then raises its own TypeError.
 EXPRESS_OPTIONS = frozenset(
     {
-        "allow_redirects", "auth", "auto_decompress", "chunked", "compress", "cookies", "data", "headers",
-        "json", "max_field_size", "max_headers", "max_line_size", "max_redirects", "params",
-        "raise_for_status", "read_bufsize", "server_hostname", "skip_auto_headers", "ssl", "timeout",
-        "fingerprint", "ssl_context", "verify_ssl",
+        "allow_redirects", "auth", "auto_decompress", "chunked", "compress", "cookies", "data",
+        "expect100", "headers", "json", "max_field_size", "max_headers", "max_line_size", "max_redirects",
+        "middlewares", "params", "raise_for_status", "read_bufsize", "server_hostname", "skip_auto_headers",
+        "ssl", "timeout", "fingerprint", "ssl_context", "trace_request_ctx", "upload_tracker", "verify_ssl",
     }
 )  # fmt: skip
 
@@ -50,26 +104,35 @@ _NEUTRAL: dict[str, tuple[Any, LaneReason]] = {
     "proxy": (None, LaneReason.PROXY),
     "proxy_auth": (None, LaneReason.PROXY),
     "proxy_headers": (None, LaneReason.PROXY),
-    "expect100": (False, LaneReason.EXPECT_100),
-    "middlewares": (None, LaneReason.MIDDLEWARES),
-    "upload_tracker": (None, LaneReason.UPLOAD_TRACKER),
-    "trace_request_ctx": (None, LaneReason.TRACING),
     "read_until_eof": (True, LaneReason.OPTION),
 }
 
 _COMMON_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-_TELLING_LENGTHS = frozenset({len("expect"), len("upgrade")})
 
-# The methods that tools patch; the class attribute as it is in aiohttp's source, or none.
+
+class Patch(NamedTuple):
+    """A method of aiohttp that somebody replaced."""
+
+    method: str
+    by: str
+    """The module and name of what is there now."""
+
+
+_OF_TCP = ("connect", "_resolve_host", "_create_connection", "_wrap_create_connection")
+_OF_UNIX = ("connect", "_create_connection")
+_OF_RESPONSE = ("start", "read")
+# The methods that tools patch. Not ClientSession.__init__: what a replacement of it does is
+# in the session's attributes, which are read at each request.
 _PATCHED_BY_TOOLS: tuple[tuple[type, tuple[str, ...]], ...] = (
-    (aiohttp.ClientSession, ("_request", "__init__")),
-    (aiohttp.ClientRequest, ("__init__", "send", "is_ssl")),
-    (aiohttp.ClientResponse, ("start", "read")),
-    (aiohttp.TCPConnector, ("connect", "_resolve_host", "_create_connection", "_wrap_create_connection")),
-    (aiohttp.UnixConnector, ("connect", "_create_connection")),
+    (aiohttp.ClientSession, ("_request",)),
+    (aiohttp.ClientRequest, ("__init__", "send", "write_bytes", "is_ssl")),
+    (aiohttp.ClientResponse, _OF_RESPONSE),
+    (aiohttp.TCPConnector, _OF_TCP),
+    (aiohttp.UnixConnector, _OF_UNIX),
     (_connector.BaseConnector, ("connect",)),
 )
-_NEVER = object()
+# In the place of what a tool hid, by patching it before this module was imported.
+_UNKNOWN = object()
 
 
 def _is_aiohttps_own(member: Any) -> bool:
@@ -78,16 +141,59 @@ def _is_aiohttps_own(member: Any) -> bool:
     return home.startswith("aiohttp.") and not hasattr(member, "__wrapped__")
 
 
-_WATCHED: tuple[tuple[Mapping[str, Any], str, Any], ...] = tuple(
-    (owner.__dict__, name, member if member is None or _is_aiohttps_own(member) else _NEVER)
+# Each with the class attribute as it is in aiohttp's source, or none.
+_WATCHED: list[tuple[type, str, Any]] = [
+    (owner, name, member if member is None or _is_aiohttps_own(member) else _UNKNOWN)
     for owner, names in _PATCHED_BY_TOOLS
     for name in names
     for member in (owner.__dict__.get(name),)
-)
+]
+
+
+def patches() -> list[Patch]:
+    """List the methods that the guard finds replaced; while there are any, no request is express."""
+    return [
+        Patch(f"{owner.__module__}.{owner.__qualname__}.{name}", _origin(owner.__dict__.get(name)))
+        for owner, name, original in _WATCHED
+        if _is_replaced(owner, name, original)
+    ]
+
+
+def _is_replaced(owner: type, name: str, original: Any) -> bool:
+    member = owner.__dict__.get(name)
+    return member is not original and not (original is _UNKNOWN and _is_aiohttps_own(member))
+
+
+def _origin(member: Any) -> str:
+    module = getattr(member, "__module__", None) or type(member).__module__
+    return f"{module}.{getattr(member, '__qualname__', type(member).__qualname__)}"
+
 
 if NATIVE:
-    from .connector import PooledConnector
+    from ._core.guard import Watch
+    from .connector import PooledConnector, TCPConnector, UnixConnector
     from .response import ClientResponse
+
+    # After install() it is our classes that tools find and patch.
+    _WATCHED += [
+        (owner, name, owner.__dict__.get(name))
+        for owner, names in (
+            (ClientResponse, _OF_RESPONSE),
+            (PooledConnector, ("connect",)),
+            (TCPConnector, _OF_TCP),
+            (UnixConnector, _OF_UNIX),
+        )
+        for name in names
+    ]
+    # A change of a base class is one of these, too.
+    _watch = Watch(aiohttp.ClientSession, aiohttp.ClientRequest, ClientResponse, TCPConnector, UnixConnector)
+
+    def _is_patched() -> bool:
+        """Compare member by member, since some class was changed; remember when all is as it was."""
+        if any(_is_replaced(*watched) for watched in _WATCHED):
+            return True
+        _watch.remember()
+        return False
 
     def lane_reason(
         session: aiohttp.ClientSession, method: str, options: Mapping[str, Any]
@@ -99,16 +205,11 @@ if NATIVE:
             method: the request's method.
             options: the keyword arguments of the request.
         """
-        for members, name, original in _WATCHED:
-            if members.get(name) is not original:
-                return LaneReason.PATCHED
+        if not _watch.is_unchanged() and _is_patched():
+            return LaneReason.PATCHED
         connector = session._connector
         if connector is not None and not _is_ours(connector):
             return LaneReason.FOREIGN_CONNECTOR
-        if session._trace_configs:
-            return LaneReason.TRACING
-        if session._middlewares:
-            return LaneReason.MIDDLEWARES
         if session._trust_env:
             return LaneReason.TRUST_ENV
         if session._default_proxy is not None:
@@ -125,8 +226,8 @@ if NATIVE:
                 return reason
             if (headers := options.get("headers")) and (reason := _reason_of_headers(headers)):
                 return reason
-        if session._default_headers:
-            return _reason_of_headers(session._default_headers)
+        if session._default_headers and hdrs.UPGRADE in session._default_headers:
+            return LaneReason.UPGRADE
         return None
 
     _CONNECT, _RELEASE = PooledConnector.connect, PooledConnector._release
@@ -138,7 +239,8 @@ if NATIVE:
             isinstance(connector, PooledConnector)
             and cls.connect is _CONNECT
             and cls._release is _RELEASE
-            and "connect" not in connector.__dict__
+            and "pool" in (own := connector.__dict__)
+            and not ("connect" in own or "_create_connection" in own or "_release" in own)
         )
 
 else:
@@ -162,19 +264,69 @@ def _reason_of_options(options: Mapping[str, Any]) -> LaneReason | None:
 
 
 def _reason_of_headers(headers: Any) -> LaneReason | None:
-    """A request that changes the protocol, or waits before its body, is aiohttp's."""
+    """A request that changes the protocol is aiohttp's."""
     if not isinstance(headers, Mapping | list | tuple):
         # An iterator can be looked at once, and that is aiohttp's to do.
         return LaneReason.OPTION
     for item in headers:
         name = item[0] if isinstance(item, tuple | list) and item else item
-        if isinstance(name, str) and len(name) in _TELLING_LENGTHS:
-            lower = name.lower()
-            if lower == "upgrade":
-                return LaneReason.UPGRADE
-            if lower == "expect":
-                return LaneReason.EXPECT_100
+        if isinstance(name, str) and len(name) == len("upgrade") and name.lower() == "upgrade":
+            return LaneReason.UPGRADE
     return None
+
+
+def explain(session: aiohttp.ClientSession, method: str, options: Mapping[str, Any]) -> Explanation:
+    """Find the lane of a request, and what decides it."""
+    reason = lane_reason(session, method, options)
+    if reason is None:
+        return Explanation("express")
+    return Explanation("full", reason, _detail(reason, session, options))
+
+
+def _detail(reason: LaneReason, session: aiohttp.ClientSession, options: Mapping[str, Any]) -> str:
+    if reason is LaneReason.PATCHED:
+        return ", ".join(f"{patch.method} is {patch.by}" for patch in patches())
+    if reason is LaneReason.FOREIGN_CONNECTOR:
+        cls = type(session._connector)
+        return f"{cls.__module__}.{cls.__qualname__}"
+    if reason is LaneReason.CUSTOM_CLASS:
+        classes = (session._request_class, session._response_class)
+        return ", ".join(f"{cls.__module__}.{cls.__qualname__}" for cls in classes)
+    if reason is LaneReason.OPTION:
+        names = sorted(options.keys() - EXPRESS_OPTIONS) or ["headers, given as an iterator"]
+        return ", ".join(names)
+    return ""
+
+
+def refuse_or_log(
+    session: aiohttp.ClientSession,
+    method: str,
+    str_or_url: Any,
+    options: Mapping[str, Any],
+    is_strict: bool,
+) -> None:
+    """Log a request that takes the full lane, at debug level; refuse it when the session is strict.
+
+    Raises:
+        FullLaneError: the session is strict.
+    """
+    if not is_strict and not _logger.isEnabledFor(logging.DEBUG):
+        return
+    explanation = explain(session, method, options)
+    assert explanation.reason is not None
+    url = _without_secrets(str_or_url)
+    if is_strict:
+        message = f"strict_native: {method} {url} takes the {explanation}"
+        raise FullLaneError(message, explanation.reason)
+    _logger.debug("%s %s takes the %s", method, url, explanation)
+
+
+def _without_secrets(str_or_url: Any) -> str:
+    """The URL without credentials and query, for messages."""
+    try:
+        return str(URL(str_or_url).with_user(None).with_query(None))
+    except (TypeError, ValueError):
+        return repr(str_or_url)
 
 
 class LaneStats:

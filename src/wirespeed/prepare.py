@@ -81,6 +81,32 @@ class Prepared:
         """Bytes that were sent so far, head included."""
         return len(self.data) if self.writer is None else self.writer.output_size
 
+    def fill(self) -> None:
+        """Make the head of a built request, and its body when it fits into the same write.
+
+        Raises:
+            ValueError: a control character in a header, or a bad Content-Length.
+            TypeError: a header value that is not a str.
+        """
+        req = self.req
+        assert req is not None
+        head = request_line(req.method, req.url.raw_path_qs, req.version.minor)
+        self.data = b"%b%b\r\n" % (head, field_lines(req.headers.items()))
+        length = req._get_content_length()
+        body = req._body
+        size = 0
+        if req._continue is not None or (body is not None and not _is_inline(req, body)):
+            self.has_upload = True
+            size = length or 0
+        elif body is not None:
+            inline = bytes(body._value if length is None else body._value[:length])
+            self.data += inline
+            size = len(inline)
+        elif req.chunked is not None:
+            self.data += b"0\r\n\r\n"
+        is_framed = req.chunked is not None or hdrs.TRANSFER_ENCODING not in req.headers
+        self.is_unclean = not is_framed or (req.chunked is None and (length or 0) != size)
+
     def dial_request(self, session: ClientSession) -> ClientRequest:
         """The request as aiohttp's dialling wants it."""
         return self.req or ClientRequest(self.method, self.real_url, loop=session._loop, session=session)
@@ -248,38 +274,23 @@ def add_connection_headers(req: ClientRequest, connector: PooledConnector) -> No
 
 
 def prepare(req: ClientRequest, connector: PooledConnector) -> Prepared:
-    """Make a built request ready: its head, and its body when it fits into the same write.
-
-    Raises:
-        ValueError: a control character in a header, or a bad Content-Length.
-        TypeError: a header value that is not a str.
-    """
+    """Make a built request ready but for its head, which `Prepared.fill` makes."""
     add_connection_headers(req, connector)
-    head = request_line(req.method, req.url.raw_path_qs, req.version.minor)
-    data = b"%b%b\r\n" % (head, field_lines(req.headers.items()))
-    length = req._get_content_length()
-    body = req._body
-    prepared = Prepared(req.method, req.original_url, connector.pool.host(req.connection_key), data)
+    prepared = Prepared(req.method, req.original_url, connector.pool.host(req.connection_key), b"")
     prepared.req = req
-    size = 0
-    if body is None:
-        if req.chunked is not None:
-            prepared.data += b"0\r\n\r\n"
-    elif (
+    return prepared
+
+
+def _is_inline(req: ClientRequest, body: payload.Payload) -> bool:
+    """Whether a body goes out with the head: it is at hand, short, and nobody is told of its sending."""
+    return (
         type(body) in _INLINE_PAYLOADS
         and req.chunked is None
         and not req.compress
         and (body.size or 0) <= _INLINE_BODY_MAX
-    ):
-        inline = bytes(body._value if length is None else body._value[:length])
-        prepared.data += inline
-        size = len(inline)
-    else:
-        prepared.has_upload = True
-        size = length or 0
-    is_framed = req.chunked is not None or hdrs.TRANSFER_ENCODING not in req.headers
-    prepared.is_unclean = not is_framed or (req.chunked is None and (length or 0) != size)
-    return prepared
+        and not req._traces
+        and req._upload_tracker is None
+    )
 
 
 def new_settings(session: ClientSession, options: Any) -> ExchangeSettings:

@@ -6,6 +6,7 @@ by the express lane. It must not touch the response.
 """
 
 import asyncio
+import functools
 import sys
 from asyncio.base_events import BaseEventLoop
 from collections.abc import Coroutine
@@ -36,6 +37,7 @@ def start_upload(
     task = _start(_send(req, writer, exchange, length))
     if task.done():
         return None
+    req._writer = task
     exchange.set_upload(task)
     return task
 
@@ -51,36 +53,58 @@ def _start(coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
 
 
 async def _send(req: ClientRequest, writer: StreamWriter, exchange: Exchange, length: int | None) -> None:
-    body = req._body
-    assert body is not None
+    tracker, attempt = req._upload_tracker, req._upload_gen
+    if tracker is not None:
+        writer.on_body_write = functools.partial(tracker._add_bytes, attempt)
+        tracker._attempt_writing(attempt, writer)
     head_size = len(writer._headers_buf or b"")
     try:
-        await body.write_with_length(writer, length)
+        if req._continue is not None:
+            writer.send_headers()
+            await writer.drain()
+            await exchange.wait_continue(req._continue)
+        # A middleware, or whoever made the server wait, may have taken the body away meanwhile.
+        if (body := req._body) is not None:
+            await body.write_with_length(writer, length)
         await writer.write_eof()
-    except OSError as exc:
-        error: OSError = exc
-        if exc.errno is not None or not isinstance(exc, asyncio.TimeoutError):
-            error = ClientOSError(exc.errno, f"Can not write request body for {req.url!s}")
-            error.__cause__ = exc
-        exchange.fail_upload(error)
     except Exception as exc:
-        failure = ClientConnectionError(
-            f"Failed to send bytes into the underlying connection Connection<{req.connection_key}>: {exc!r}"
-        )
-        failure.__cause__ = exc
-        exchange.fail_upload(failure)
+        error = _failure(req, exc)
+        if tracker is not None:
+            tracker._attempt_failed(attempt, error)
+        exchange.fail_upload(error)
     except BaseException:
+        if tracker is not None:
+            tracker._attempt_failed(attempt, None)
         exchange.cut_upload()
         raise
     else:
+        if tracker is not None:
+            tracker._attempt_finished(attempt)
         # A body shorter than its Content-Length leaves the server waiting for the next request's bytes.
         is_whole = writer.chunked or length is None or writer.output_size - head_size == length
         exchange.finish_upload(is_whole)
 
 
+def _failure(req: ClientRequest, exc: Exception) -> Exception:
+    """What the caller gets when the body could not be sent, as aiohttp's `write_bytes` says it."""
+    if isinstance(exc, OSError):
+        if exc.errno is None and isinstance(exc, asyncio.TimeoutError):
+            return exc
+        error: Exception = ClientOSError(exc.errno, f"Can not write request body for {req.url!s}")
+    else:
+        error = ClientConnectionError(
+            f"Failed to send bytes into the underlying connection Connection<{req.connection_key}>: {exc!r}"
+        )
+    error.__cause__ = exc
+    return error
+
+
 def new_writer(req: ClientRequest, conn: Connection, loop: asyncio.AbstractEventLoop) -> StreamWriter:
     """Make aiohttp's writer on a core connection, set up as `ClientRequest.send` does."""
-    writer = StreamWriter(conn, loop)  # type: ignore[arg-type]
+    on_chunk_sent = (
+        functools.partial(req._on_chunk_request_sent, req.method, req.url) if req._traces else None
+    )
+    writer = StreamWriter(conn, loop, on_chunk_sent)  # type: ignore[arg-type]
     if req.compress:
         writer.enable_compression(req.compress)  # type: ignore[arg-type]
     if req.chunked is not None:

@@ -8,7 +8,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import BasicAuth, web
-from support.outcome import ANY, FULL, Case, Do, Run, assert_same
+from support.outcome import ANY, EXPRESS, FULL, Case, Do, Run, assert_same
 from support.scripted import Close, Expect, ExpectBytes, ExpectHead, Reset, Send, Stall
 
 from .known import KNOWN
@@ -73,26 +73,32 @@ def traced(run: Run) -> dict[str, Any]:
 
 
 TRACE_CASES = [
-    Case("trace GET", get("/t"), serve(ANSWER), session=traced, lane=FULL, expect=200, probe=False),
+    Case("trace GET", get("/t"), serve(ANSWER), session=traced, lane=EXPRESS, expect=200, probe=False),
     Case(
-        "trace POST", post("/t", data=b"x"), serve(ANSWER), session=traced, lane=FULL, expect=200, probe=False
+        "trace POST",
+        post("/t", data=b"x"),
+        serve(ANSWER),
+        session=traced,
+        lane=EXPRESS,
+        expect=200,
+        probe=False,
     ),
     Case(
         "trace a redirect",
         get("/t"),
         ((Expect(), Send(answer("HTTP/1.1 302 F", "Location: /u")), Expect(), Send(ANSWER)),),
         session=traced,
-        lane=FULL,
+        lane=EXPRESS,
         expect=200,
         probe=False,
     ),
-    Case("trace a failure", post("/t"), serve(Reset()), session=traced, lane=FULL, probe=False),
+    Case("trace a failure", post("/t"), serve(Reset()), session=traced, lane=EXPRESS, probe=False),
     Case(
         "trace context",
         get("/t", trace_request_ctx={"a": 1}),
         serve(ANSWER),
         session=traced,
-        lane=FULL,
+        lane=EXPRESS,
         expect=200,
         probe=False,
     ),
@@ -126,10 +132,10 @@ MIDDLEWARE_CASES = [
         get(),
         serve(ANSWER),
         session={"middlewares": (tagging,)},
-        lane=FULL,
+        lane=EXPRESS,
         expect=200,
     ),
-    Case("middleware of the request", get(middlewares=(tagging,)), serve(ANSWER), lane=FULL, expect=200),
+    Case("middleware of the request", get(middlewares=(tagging,)), serve(ANSWER), lane=EXPRESS, expect=200),
     Case(
         "middlewares off for the request",
         get(middlewares=()),
@@ -142,21 +148,21 @@ MIDDLEWARE_CASES = [
         "middleware that retries",
         get(middlewares=(retrying,)),
         ((*BUSY, *BUSY, Expect(), Send(ANSWER)),),
-        lane=FULL,
+        lane=EXPRESS,
         expect=200,
     ),
     Case(
         "middleware that raises",
         get(middlewares=(answering_nothing,)),
         serve(ANSWER),
-        lane=FULL,
+        lane=EXPRESS,
         expect="LookupError",
     ),
     Case(
         "digest middleware",
         get(middlewares=(aiohttp.DigestAuthMiddleware("u", "p"),)),
         serve(ANSWER),
-        lane=FULL,
+        lane=EXPRESS,
         expect=200,
     ),
 ]
@@ -166,14 +172,14 @@ CONTINUE_CASES = [
         "expect100 granted",
         post(data=b"body", expect100=True),
         ((ExpectHead(), Send(CONTINUE), ExpectBytes(4), Send(ANSWER)),),
-        lane=FULL,
+        lane=EXPRESS,
         expect=200,
     ),
     Case(
         "expect100 granted and answered",
         post(data=b"0123", expect100=True),
         ((ExpectHead(), Send(CONTINUE + ANSWER)),),
-        lane=FULL,
+        lane=EXPRESS,
         probe=False,
         expect=200,
     ),
@@ -181,17 +187,20 @@ CONTINUE_CASES = [
         "expect100 refused",
         post(data=b"body", expect100=True),
         ((ExpectHead(), Send(answer("HTTP/1.1 417 No")), Stall()),),
-        lane=FULL,
+        lane=EXPRESS,
         expect=417,
     ),
     Case(
-        "expect100 without a body", get(expect100=True), ((ExpectHead(), Send(CONTINUE + ANSWER)),), lane=FULL
+        "expect100 without a body",
+        get(expect100=True),
+        ((ExpectHead(), Send(CONTINUE + ANSWER)),),
+        lane=EXPRESS,
     ),
     Case(
         "Expect header by hand",
         post(data=b"body", headers={"Expect": "100-Continue"}),
         ((ExpectHead(), Send(CONTINUE + ANSWER), Stall()),),
-        lane=FULL,
+        lane=EXPRESS,
         expect=200,
         probe=False,
     ),
@@ -277,7 +286,7 @@ async def test_upload_tracker() -> None:
         await tracker.upload_complete
         return [resp.status, tracker.bytes_written, tracker.attempts]
 
-    outcome = await check(Case("upload tracker", do, serve(ANSWER), lane=FULL))
+    outcome = await check(Case("upload tracker", do, serve(ANSWER), lane=EXPRESS))
     assert outcome["result"] == [200, 50_000, 1]
 
 

@@ -218,7 +218,7 @@ cdef class Connection(ReadGate):
                 exchange._fail(Failure.CONNECTION_LOST, exc, self.parser.unfinished_head())
         if self.state != ConnectionState.CLOSED:
             self._close(CloseReason.IDLE_EOF)
-        self.transport = self._write = None
+        self.transport = self._write = self.anchor = None
         waiter, self._drain_waiter = self._drain_waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_exception(ConnectionResetError("Connection lost"))
@@ -238,6 +238,8 @@ cdef class Connection(ReadGate):
                 return exchange._fail(Failure.BAD_RESPONSE, parser.error, parser.unfinished_head())
             # Rubbish behind a whole message whose head the caller has: the message stands.
             parser.has_surplus = True
+        if exchange.may_continue is not None and parser._informational:
+            exchange._on_interim()
         if parser.head is None:
             return 0
         if exchange.head is None:
@@ -385,7 +387,9 @@ cdef class Connection(ReadGate):
         self.owner._on_closed(self, before)
         if exchange is not None and exchange.gate is self:
             exchange.gate = None
-            exchange._fail(Failure.CONNECTION_LOST, None, None)
+            exchange._fail(
+                Failure.OWNER_CLOSED if reason == CloseReason.POOL_CLOSED else Failure.CONNECTION_LOST, None, None
+            )
         return 0
 
 

@@ -36,6 +36,7 @@ cpdef enum Failure:
     BAD_CONTENT             # the body could not be decoded
     BAD_UPLOAD              # the request body could not be sent
     LET_GO                  # the caller released or closed it
+    OWNER_CLOSED            # the pool was closed
 
 
 cdef class ReadGate:
@@ -86,8 +87,10 @@ cdef class Exchange(Deadline):
     cdef double read_timeout
     cdef double last_read
     cdef readonly object upload             # the task that sends the request body, or None
+    cdef object may_continue                # the future of an upload that waits for a 1xx, or None
 
     # Response in
+    cdef int _on_interim(self) except -1
     cdef int _on_head(self, ResponseHead head) except -1
     cdef int _on_body(self, list parts, Py_ssize_t size) except -1
     cdef int _on_complete(self) except -1

@@ -58,6 +58,13 @@ cdef class Exchange(Deadline):
 
     # Response in
 
+    cdef int _on_interim(self) except -1:
+        """A 1xx response came: the server wants the body (RFC 9110 section 10.1.1)."""
+        if not self.may_continue.done():
+            self.may_continue.set_result(True)
+        self.may_continue = None
+        return 0
+
     cdef int _on_head(self, ResponseHead head) except -1:
         self.head = head
         if head.content_encoding is not None and not head.no_body and self.settings.make_sink is not None:
@@ -293,6 +300,11 @@ cdef class Exchange(Deadline):
         else:
             self.upload = task
 
+    def wait_continue(self, future):
+        """Have a future done when an interim (1xx) response comes, and return it."""
+        self.may_continue = future
+        return future
+
     def finish_upload(self, bint is_whole=True):
         """The body was sent: from now on the server is expected to answer.
 
@@ -369,7 +381,7 @@ cdef class Exchange(Deadline):
         return self._arm()
 
 
-cdef CloseReason[7] _CLOSES
+cdef CloseReason[8] _CLOSES
 _CLOSES[:] = [
     CloseReason.MALFORMED,
     CloseReason.LOST,
@@ -378,4 +390,5 @@ _CLOSES[:] = [
     CloseReason.MALFORMED,
     CloseReason.UPLOAD_UNFINISHED,
     CloseReason.ABANDONED,
+    CloseReason.POOL_CLOSED,
 ]

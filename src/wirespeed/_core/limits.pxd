@@ -28,6 +28,8 @@ cdef enum:
     # Seconds from which on a read timeout is rounded up to a whole second, as aiohttp's
     # ceil_threshold does for the total: else every millisecond would keep a bucket of its own.
     COARSE_FROM = 5
+    # Classes that one guard watches; lanes.py needs five.
+    WATCHED_MAX = 8
     # Parts of an unread body, chunk ends included, before reading pauses: a chunk may hold one
     # byte. aiohttp's StreamReader pauses at read_bufsize / 16 = 16,384 chunks.
     CHUNKS_MAX = 32768

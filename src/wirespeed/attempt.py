@@ -1,0 +1,203 @@
+"""One attempt: a request sent once, on one connection, up to the head of its response.
+
+The innermost handler of a request: what a client middleware calls, and what a retry or a
+redirect calls again. Called by the express lane. It must not decide about retries, nor
+touch the cookie jar.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import aiohttp
+from aiohttp import ClientSession, ClientTimeout, hdrs
+from aiohttp.client_exceptions import ClientResponseError, ConnectionTimeoutError
+from aiohttp.client_reqrep import ClientRequest
+from aiohttp.helpers import EMPTY_BODY_METHODS, BaseTimerContext
+from aiohttp.http import HttpProcessingError
+from aiohttp.tracing import Trace
+
+from ._core.connection import Connection
+from ._core.exchange import Exchange, ExchangeSettings
+from .prepare import Prepared
+from .response import ClientResponse
+from .upload import new_writer, start_upload
+
+_RESPONSE_CLASSES = (ClientResponse, aiohttp.ClientResponse)
+
+
+async def send(
+    session: ClientSession,
+    prepared: Prepared,
+    settings: ExchangeSettings,
+    timeout: ClientTimeout,
+    total_at: float,
+    timer: BaseTimerContext | None = None,
+    traces: Sequence[Trace] = (),
+) -> ClientResponse:
+    """Send a request and wait for the head of its response.
+
+    Args:
+        session: the session.
+        prepared: the request; unless it is traced, its head is made.
+        settings: what the exchange needs to know.
+        timeout: `connect`, `sock_connect` and `sock_read` are used.
+        total_at: loop time at which the whole request times out; 0 for never.
+        timer: aiohttp's, which cancels this task at that time; else the core sees to it.
+        traces: are told about the connection; those of the request, about what is sent.
+
+    Raises:
+        ClientError, TimeoutError, OSError: as aiohttp's connecting and sending.
+    """
+    connector: Any = session._connector
+    conn: Connection
+    if traces:
+        conn = await _acquire_traced(connector, prepared, timeout, traces)
+    else:
+        host = prepared.host
+        if host.is_evicted:
+            host = prepared.host = connector.pool.host(prepared.key)
+        conn = connector.pool.take(host)
+        if conn is None:
+            by = total_at if timer is None else 0.0
+            conn = await connector.acquire(host, prepared.dial_request(session), timeout, by)
+    try:
+        if not prepared.data:
+            await _tell_headers(prepared)
+            prepared.fill()
+        exchange = conn.send(
+            prepared.data if not prepared.has_upload else b"",
+            settings,
+            skip_body=prepared.skip_body,
+            total_at=total_at,
+            read_timeout=timeout.sock_read or 0.0,
+            has_upload=prepared.has_upload,
+            is_unclean=prepared.is_unclean,
+        )
+    except BaseException:
+        conn.close()
+        raise
+    upload = None
+    if prepared.has_upload:
+        upload = await _upload(session, prepared, conn, exchange)
+    elif (req := prepared.req) is not None and (tracker := req._upload_tracker) is not None:
+        tracker._attempt_finished(req._upload_gen)
+    await (_head(exchange, prepared) if timer is None else _head_timed(exchange, prepared, timer))
+    return ClientResponse.adopt(exchange, session, prepared, upload)
+
+
+async def _acquire_traced(
+    connector: Any, prepared: Prepared, timeout: ClientTimeout, traces: Sequence[Trace]
+) -> Connection:
+    req = prepared.req
+    assert req is not None
+    try:
+        conn: Connection = await connector.acquire_traced(req, traces, timeout)
+        return conn
+    except asyncio.TimeoutError as exc:
+        raise ConnectionTimeoutError(f"Connection timeout to host {req.url}") from exc
+
+
+async def _tell_headers(prepared: Prepared) -> None:
+    """The last moment to change the headers, and their signal is known to be used for that."""
+    req = prepared.req
+    assert req is not None
+    for trace in req._traces:
+        await trace.send_request_headers(req.method, req.url, req.headers)
+
+
+async def _head(exchange: Exchange, prepared: Prepared) -> None:
+    """Wait for the head of the response."""
+    try:
+        await exchange.waiter
+    except HttpProcessingError as exc:
+        raise ClientResponseError(
+            prepared.info(), (), status=exc.code, message=exc.message, headers=exc.headers
+        ) from exc
+    except BaseException:
+        exchange.abandon()
+        raise
+
+
+async def _head_timed(exchange: Exchange, prepared: Prepared, timer: BaseTimerContext) -> None:
+    try:
+        with timer:
+            await _head(exchange, prepared)
+    except BaseException:
+        # The timer may have passed before the wait began.
+        exchange.abandon()
+        raise
+
+
+async def _upload(session: ClientSession, prepared: Prepared, conn: Any, exchange: Exchange) -> Any:
+    """Begin to send a body that did not fit into one write with the head."""
+    req = prepared.req
+    assert req is not None
+    try:
+        writer = prepared.writer = new_writer(req, conn, session._loop)
+        version = req.version
+        target = req.url.raw_path_qs
+        await writer.write_headers(f"{req.method} {target} HTTP/{version.major}.{version.minor}", req.headers)
+        return start_upload(req, writer, exchange, req._get_content_length())
+    except BaseException:
+        exchange.abandon()
+        raise
+
+
+# What a middleware may have made of a request
+
+
+def is_express(req: ClientRequest) -> bool:
+    """Whether the core can send a request as it is now; a middleware may have changed anything."""
+    return (
+        type(req) is ClientRequest
+        and req.proxy is None
+        and req.response_class in _RESPONSE_CLASSES
+        and req.method != hdrs.METH_CONNECT
+        and hdrs.UPGRADE not in req.headers
+    )
+
+
+async def send_by_aiohttp(
+    session: ClientSession,
+    req: ClientRequest,
+    settings: ExchangeSettings,
+    timeout: ClientTimeout,
+    timer: BaseTimerContext,
+    traces: list[Trace],
+) -> aiohttp.ClientResponse:
+    """Send a request that the core cannot, on a connection lent by the pool.
+
+    Raises:
+        What aiohttp's connecting and sending raise.
+    """
+    connector = session._connector
+    assert connector is not None
+    try:
+        conn = await connector.connect(req, traces=traces, timeout=timeout)
+    except asyncio.TimeoutError as exc:
+        raise ConnectionTimeoutError(f"Connection timeout to host {req.url}") from exc
+    try:
+        assert conn.protocol is not None
+        conn.protocol.set_response_params(
+            timer=timer,
+            skip_payload=req.method in EMPTY_BODY_METHODS,
+            read_until_eof=True,
+            auto_decompress=settings.make_sink is not None,
+            read_timeout=timeout.sock_read,
+            read_bufsize=settings.high_water // 2,
+            timeout_ceil_threshold=connector._timeout_ceil_threshold,
+            max_line_size=settings.max_line_size,
+            max_field_size=settings.max_field_size,
+            max_headers=settings.max_headers,
+        )
+        resp = await req.send(conn)
+        try:
+            await resp.start(conn)
+        except BaseException:
+            resp.close()
+            raise
+    except BaseException:
+        conn.close()
+        raise
+    return resp
