@@ -1,5 +1,6 @@
 """OpenTelemetry's instrumentation: wraps `ClientSession.__init__` to add a TraceConfig."""
 
+import asyncio
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -133,7 +134,7 @@ async def test_redirects_are_one_span_and_errors_are_recorded(order: str) -> Non
             assert [event.name for event in span.events] == ["exception"]
             assert span.status.description == "ServerDisconnectedError"
 
-            with pytest.raises(TimeoutError):
+            with pytest.raises(asyncio.TimeoutError):
                 await scene.session.get(server.url("/hold"), timeout=aiohttp.ClientTimeout(total=0.1))
             assert len(scene.tool.take()) == 1
         assert trace.get_current_span() is trace.INVALID_SPAN
