@@ -1,0 +1,298 @@
+"""Putting mocks between aiohttp's connectors and the network, and taking them away again.
+
+The seam is one that the whole client runs above: a connector that is about to use its pool
+is enlisted, which replaces `_create_connection` on that instance, by which every connection
+is made. Idle connections to the real network are closed then, so that no request goes past
+the mock on one. Enlisting happens where a pool is entered: in aiohttp's `BaseConnector._get`,
+and where this package's connectors read their attribute `pool`. Methods that tools patch
+(lanes.py has the list) are left alone, so requests keep the lane that they have without a mock.
+"""
+
+import asyncio
+import socket
+import sys
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any, Final, Protocol
+
+from aiohttp import (
+    ClientConnectorCertificateError,
+    ClientConnectorDNSError,
+    ClientConnectorError,
+    ClientConnectorSSLError,
+    ClientError,
+    ClientRequest,
+    UnixConnector,
+)
+from aiohttp.client_exceptions import UnixClientConnectorError, cert_errors, ssl_errors
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import BaseConnector
+from aiohttp.helpers import ceil_timeout
+
+from .replies import NoConnection, Reply, as_exception
+from .request import Request, foresee
+from .wire import MockEnded, Wire
+
+# The module of this package's connectors. Looked up, not imported: it stands above this one,
+# and where it was not imported there are no such connectors.
+_POOLED: Final = "wirespeed.connector"
+
+
+class Mock(Protocol):
+    """What the network asks a mock."""
+
+    def covers(self, connector: BaseConnector) -> bool: ...
+
+    def lets_pass(self, host: str, port: int | None) -> bool: ...
+
+    def refuses_connections(self) -> bool: ...
+
+    def find_refusal(self, request: Request) -> NoConnection | bool: ...
+
+    def find(self, request: Request) -> Reply | None: ...
+
+    def miss(self, request: Request, mocks: "list[Mock]") -> BaseException: ...
+
+
+_lock = threading.RLock()
+_mocks: list[Mock] = []
+_wires: "weakref.WeakSet[Wire]" = weakref.WeakSet()
+# The connectors whose dialling was replaced, with the attribute of the instance that was there.
+_enlisted: "weakref.WeakKeyDictionary[BaseConnector, Any]" = weakref.WeakKeyDictionary()
+_undo: list[Callable[[], None]] = []
+
+
+def enter(mock: Mock) -> None:
+    """Let a mock answer, before those that are there already."""
+    with _lock:
+        if not _mocks:
+            _patch()
+        _mocks.append(mock)
+
+
+def leave(mock: Mock) -> "list[asyncio.Task[None]]":
+    """Take a mock away; with the last one every connection to a mock ends.
+
+    Returns:
+        Tasks of handlers that were cancelled by that; they end by themselves.
+    """
+    with _lock:
+        _mocks.remove(mock)
+        if _mocks:
+            return []
+        while _undo:
+            _undo.pop()()
+        for connector, before in list(_enlisted.items()):
+            if before is None:
+                connector.__dict__.pop("_create_connection", None)
+            else:
+                connector.__dict__["_create_connection"] = before
+        _enlisted.clear()
+        wires = list(_wires)
+        _wires.clear()
+    tasks = [wire.task for wire in wires if wire.task is not None]
+    for wire in wires:
+        wire.cut()
+    return tasks
+
+
+def _patch() -> None:
+    aiohttps_get: Any = BaseConnector._get
+
+    async def _get(self: BaseConnector, *args: Any, **kwargs: Any) -> Any:
+        _enlist(self)
+        return await aiohttps_get(self, *args, **kwargs)
+
+    setattr(BaseConnector, "_get", _get)  # noqa: B010  # mypy: a method
+    _undo.append(lambda: setattr(BaseConnector, "_get", aiohttps_get))
+    pooled: Any = getattr(sys.modules.get(_POOLED), "PooledConnector", None)
+    if pooled is not None:
+        pooled.pool = property(_read_pool, _write_pool)
+        _undo.append(lambda: delattr(pooled, "pool"))
+
+
+def _read_pool(connector: BaseConnector) -> Any:
+    try:
+        pool = connector.__dict__["pool"]
+    except KeyError:
+        raise AttributeError("pool") from None
+    if not connector.closed:
+        _enlist(connector)
+    return pool
+
+
+def _write_pool(connector: BaseConnector, pool: Any) -> None:
+    connector.__dict__["pool"] = pool
+
+
+def _covering(connector: BaseConnector) -> list[Mock]:
+    return [mock for mock in _mocks if mock.covers(connector)]
+
+
+# A connector is about to use its pool
+
+
+def _enlist(connector: BaseConnector) -> None:
+    """Make a connector dial here, and close its idle connections that must not be used."""
+    mocks = _covering(connector)
+    if not mocks:
+        return
+    if connector not in _enlisted:
+        # The connector is not referred to: it would keep itself alive and unclosed.
+        reference = weakref.ref(connector)
+        _enlisted[connector] = connector.__dict__.get("_create_connection")
+
+        async def _create_connection(req: ClientRequest, traces: Any, timeout: Any) -> ResponseHandler:
+            dialling = reference()
+            assert dialling is not None
+            return await _dial(dialling, req, traces, timeout)
+
+        connector.__dict__["_create_connection"] = _create_connection
+    # A refusal takes a new connection: in earnest the old one would not be there either.
+    may_reuse = not any(mock.refuses_connections() for mock in mocks)
+
+    def is_usable(key: Any, transport: object) -> bool:
+        if isinstance(transport, Wire):
+            return may_reuse and transport in _wires
+        return _passes(mocks, key.host, key.port)
+
+    _sift_aiohttps(connector, is_usable)
+    if (pool := connector.__dict__.get("pool")) is not None:
+        _sift_pooled(pool, is_usable)
+
+
+def _sift_aiohttps(connector: Any, is_usable: Callable[[Any, object], bool]) -> None:
+    for key, idle in list(connector._conns.items()):
+        kept = deque(item for item in idle if is_usable(key, item[0].transport))
+        for item in idle:
+            if item not in kept:
+                item[0].close()
+        if kept:
+            connector._conns[key] = kept
+        else:
+            del connector._conns[key]
+
+
+def _sift_pooled(pool: Any, is_usable: Callable[[Any, object], bool]) -> None:
+    for host in list(pool.hosts.values()):
+        for _ in range(host.idle_count):
+            # Reserved and given back, oldest first, the order stays.
+            if (conn := pool.take(host)) is None:
+                break
+            if is_usable(host.key, conn.transport):
+                pool.give_back(conn)
+            else:
+                conn.close()
+
+
+def _passes(mocks: list[Mock], host: str, port: int | None) -> bool:
+    return any(mock.lets_pass(host, port) for mock in mocks)
+
+
+# A connector dials
+
+
+async def _dial(connector: Any, req: ClientRequest, traces: Any, timeout: Any) -> ResponseHandler:
+    mocks = _covering(connector)
+    if not mocks or _passes(mocks, req.url.raw_host or "", req.url.port):
+        original = _enlisted.get(connector) or type(connector)._create_connection.__get__(connector)
+        found: ResponseHandler = await original(req, traces, timeout)
+        return found
+    if (refusal := _refusal(mocks, foresee(req))) is not None:
+        async with ceil_timeout(timeout.sock_connect, ceil_threshold=timeout.ceil_threshold):
+            await asyncio.sleep(refusal.delay)
+        exc = as_exception(refusal.failure)
+        raise _as_aiohttp_raises(connector, req, exc) from exc
+    protocol: ResponseHandler = connector._factory()
+    reference = weakref.ref(connector)
+
+    def choose(request: Request) -> Reply:
+        asking = reference()
+        return _choose(_covering(asking) if asking is not None else [], request)
+
+    wire = Wire(connector._loop, protocol, req.url.origin(), choose, dict(_extra(connector, req)))
+    with _lock:
+        _wires.add(wire)
+    protocol.connection_made(wire)
+    return protocol
+
+
+def _refusal(mocks: list[Mock], request: Request) -> NoConnection | None:
+    for mock in reversed(mocks):
+        found = mock.find_refusal(request)
+        if isinstance(found, NoConnection):
+            return found
+        if found:
+            return None
+    return None
+
+
+def _choose(mocks: list[Mock], request: Request) -> Reply:
+    for mock in reversed(mocks):
+        if (reply := mock.find(request)) is not None:
+            return reply
+    if not mocks:
+        raise MockEnded("the mock has ended")
+    raise mocks[-1].miss(request, mocks)
+
+
+def _as_aiohttp_raises(connector: Any, req: ClientRequest, exc: BaseException) -> BaseException:
+    """What connecting raises for a failure of the socket or of TLS."""
+    key = req.connection_key
+    if isinstance(exc, ClientError) or not isinstance(exc, OSError):
+        return exc
+    if isinstance(exc, cert_errors):
+        return ClientConnectorCertificateError(key, exc)
+    if isinstance(exc, ssl_errors):
+        return ClientConnectorSSLError(key, exc)
+    if isinstance(exc, asyncio.TimeoutError) and exc.errno is None:
+        return exc
+    if isinstance(connector, UnixConnector):
+        return UnixClientConnectorError(connector.path, key, exc)
+    if isinstance(exc, socket.gaierror):
+        return ClientConnectorDNSError(key, exc)
+    return ClientConnectorError(key, exc)
+
+
+def _extra(connector: Any, req: ClientRequest) -> Iterator[tuple[str, Any]]:
+    """What the transport tells about itself."""
+    yield "peername", (req.url.host, req.url.port)
+    yield "sockname", ("mock", 0)
+    if not req.is_ssl():
+        return
+    get_context = getattr(connector, "_get_ssl_context", None)
+    tls = MockTLS(req.url.host or "", get_context(req) if get_context is not None else None)
+    yield "sslcontext", tls.context or tls
+    yield "ssl_object", tls
+    yield "peercert", tls.getpeercert()
+    yield "cipher", tls.cipher()
+
+
+class MockTLS:
+    """What `get_extra_info("ssl_object")` gives: TLS 1.3 with a certificate for the host."""
+
+    def __init__(self, host: str, context: Any) -> None:
+        self.server_hostname = host
+        self.context = context
+
+    def getpeercert(self, binary_form: bool = False) -> dict[str, Any] | bytes:
+        if binary_form:
+            return f"certificate of {self.server_hostname}".encode()
+        return {
+            "subject": ((("commonName", self.server_hostname),),),
+            "subjectAltName": (("DNS", self.server_hostname),),
+        }
+
+    def version(self) -> str:
+        return "TLSv1.3"
+
+    def cipher(self) -> tuple[str, str, int]:
+        return ("TLS_AES_256_GCM_SHA384", "TLSv1.3", 256)
+
+    def selected_alpn_protocol(self) -> None:
+        return None
+
+    def compression(self) -> None:
+        return None
