@@ -3,17 +3,20 @@
 import asyncio
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from aiohttp import ClientConnectionError, ClientSession
 from aiohttp.connector import BaseConnector
 from yarl import URL
 
 from . import network
-from .criteria import Criteria, UrlLike
+from .criteria import Asked, Criteria, UrlLike
 from .replies import CLOSE, RESET, NoConnection, Reply, Step
 from .request import Request
 from .routes import Route
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 _NEAREST = 3
 """Routes named in the message for a request that none of them takes."""
@@ -86,7 +89,9 @@ class HTTPMock:
 
     # Routes
 
-    def route(self, method: str | None = None, url: UrlLike | None = None, **criteria: Any) -> Route:
+    def route(
+        self, method: str | None = None, url: UrlLike | None = None, **criteria: "Unpack[Asked]"
+    ) -> Route:
         """Add a route.
 
         Args:
@@ -107,31 +112,31 @@ class HTTPMock:
         self.routes.append(route)
         return route
 
-    def get(self, url: UrlLike | None = None, **criteria: Any) -> Route:
+    def get(self, url: UrlLike | None = None, **criteria: "Unpack[Asked]") -> Route:
         """Add a route for GET; see `route`."""
         return self.route("GET", url, **criteria)
 
-    def post(self, url: UrlLike | None = None, **criteria: Any) -> Route:
+    def post(self, url: UrlLike | None = None, **criteria: "Unpack[Asked]") -> Route:
         """Add a route for POST; see `route`."""
         return self.route("POST", url, **criteria)
 
-    def put(self, url: UrlLike | None = None, **criteria: Any) -> Route:
+    def put(self, url: UrlLike | None = None, **criteria: "Unpack[Asked]") -> Route:
         """Add a route for PUT; see `route`."""
         return self.route("PUT", url, **criteria)
 
-    def patch(self, url: UrlLike | None = None, **criteria: Any) -> Route:
+    def patch(self, url: UrlLike | None = None, **criteria: "Unpack[Asked]") -> Route:
         """Add a route for PATCH; see `route`."""
         return self.route("PATCH", url, **criteria)
 
-    def delete(self, url: UrlLike | None = None, **criteria: Any) -> Route:
+    def delete(self, url: UrlLike | None = None, **criteria: "Unpack[Asked]") -> Route:
         """Add a route for DELETE; see `route`."""
         return self.route("DELETE", url, **criteria)
 
-    def head(self, url: UrlLike | None = None, **criteria: Any) -> Route:
+    def head(self, url: UrlLike | None = None, **criteria: "Unpack[Asked]") -> Route:
         """Add a route for HEAD; see `route`."""
         return self.route("HEAD", url, **criteria)
 
-    def options(self, url: UrlLike | None = None, **criteria: Any) -> Route:
+    def options(self, url: UrlLike | None = None, **criteria: "Unpack[Asked]") -> Route:
         """Add a route for OPTIONS; see `route`."""
         return self.route("OPTIONS", url, **criteria)
 

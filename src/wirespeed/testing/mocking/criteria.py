@@ -3,7 +3,7 @@
 import difflib
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 from multidict import MultiDict, MultiMapping
 from yarl import URL
@@ -15,7 +15,19 @@ ANYTHING: Final[Any] = type("_Anything", (), {"__repr__": lambda self: "..."})()
 
 UrlLike = str | URL | re.Pattern[str]
 Pairs = Mapping[str, Any] | Iterable[tuple[str, Any]]
+_ANOTHER_URL: Final = 2
+"""What a URL that is not the route's counts, against one for any other difference."""
 _SCHEMES: Final = {"ws": "http", "wss": "https"}
+
+
+class Asked(TypedDict, total=False):
+    """The keyword arguments of `Criteria`, for the methods that hand them on."""
+
+    params: Pairs | str | None
+    headers: Pairs | None
+    json: Any
+    data: Any
+    match: Callable[[Request], object] | None
 
 
 class Criteria:
@@ -42,7 +54,7 @@ class Criteria:
         method: str | None = None,
         url: UrlLike | None = None,
         *,
-        params: Pairs | None = None,
+        params: Pairs | str | None = None,
         headers: Pairs | None = None,
         json: Any = ANYTHING,
         data: Any = None,
@@ -91,9 +103,12 @@ class Criteria:
 
     def distance(self, request: Request) -> float:
         """How far a request is from matching, to find the route that was meant."""
-        mine = self.url.pattern if isinstance(self.url, re.Pattern) else str(self.url or request.url)
-        likeness = difflib.SequenceMatcher(None, mine, str(request.url)).ratio()
-        return len(self.differences(request)) + 2 * (1 - likeness)
+        differences = len(self.differences(request))
+        if self.url is None or not self._of_url(request.url):
+            return differences
+        mine = self.url.pattern if isinstance(self.url, re.Pattern) else str(self.url.with_query(None))
+        likeness = difflib.SequenceMatcher(None, mine, str(request.url.with_query(None))).ratio()
+        return differences + _ANOTHER_URL * (2 - likeness)
 
     def _of_url(self, url: URL) -> str:
         if isinstance(self.url, re.Pattern):

@@ -58,7 +58,8 @@ class Mock(Protocol):
 
 _lock = threading.RLock()
 _mocks: list[Mock] = []
-_wires: "weakref.WeakSet[Wire]" = weakref.WeakSet()
+# Open connections to mocks, with a reference to their connector.
+_wires: "weakref.WeakKeyDictionary[Wire, weakref.ref[BaseConnector]]" = weakref.WeakKeyDictionary()
 # The connectors whose dialling was replaced, with the attribute of the instance that was there.
 _enlisted: "weakref.WeakKeyDictionary[BaseConnector, Any]" = weakref.WeakKeyDictionary()
 _undo: list[Callable[[], None]] = []
@@ -73,29 +74,37 @@ def enter(mock: Mock) -> None:
 
 
 def leave(mock: Mock) -> "list[asyncio.Task[None]]":
-    """Take a mock away; with the last one every connection to a mock ends.
+    """Take a mock away, with the connections that no other mock answers.
 
     Returns:
         Tasks of handlers that were cancelled by that; they end by themselves.
     """
     with _lock:
         _mocks.remove(mock)
-        if _mocks:
-            return []
-        while _undo:
-            _undo.pop()()
-        for connector, before in list(_enlisted.items()):
-            if before is None:
-                connector.__dict__.pop("_create_connection", None)
-            else:
-                connector.__dict__["_create_connection"] = before
-        _enlisted.clear()
-        wires = list(_wires)
-        _wires.clear()
+        if not _mocks:
+            _restore()
+        wires = [wire for wire, connector in list(_wires.items()) if not _is_mocked(connector())]
+        for wire in wires:
+            del _wires[wire]
     tasks = [wire.task for wire in wires if wire.task is not None]
     for wire in wires:
         wire.cut()
     return tasks
+
+
+def _is_mocked(connector: BaseConnector | None) -> bool:
+    return connector is not None and bool(_covering(connector))
+
+
+def _restore() -> None:
+    while _undo:
+        _undo.pop()()
+    for connector, before in list(_enlisted.items()):
+        if before is None:
+            connector.__dict__.pop("_create_connection", None)
+        else:
+            connector.__dict__["_create_connection"] = before
+    _enlisted.clear()
 
 
 def _patch() -> None:
@@ -154,9 +163,8 @@ def _enlist(connector: BaseConnector) -> None:
     may_reuse = not any(mock.refuses_connections() for mock in mocks)
 
     def is_usable(key: Any, transport: object) -> bool:
-        if isinstance(transport, Wire):
-            return may_reuse and transport in _wires
-        return _passes(mocks, key.host, key.port)
+        passes = _passes(mocks, key.host, key.port)
+        return may_reuse and not passes if isinstance(transport, Wire) else passes
 
     _sift_aiohttps(connector, is_usable)
     if (pool := connector.__dict__.get("pool")) is not None:
@@ -214,7 +222,7 @@ async def _dial(connector: Any, req: ClientRequest, traces: Any, timeout: Any) -
 
     wire = Wire(connector._loop, protocol, req.url.origin(), choose, dict(_extra(connector, req)))
     with _lock:
-        _wires.add(wire)
+        _wires[wire] = reference
     protocol.connection_made(wire)
     return protocol
 
@@ -241,6 +249,8 @@ def _choose(mocks: list[Mock], request: Request) -> Reply:
 def _as_aiohttp_raises(connector: Any, req: ClientRequest, exc: BaseException) -> BaseException:
     """What connecting raises for a failure of the socket or of TLS."""
     key = req.connection_key
+    if type(exc) is TimeoutError:
+        return asyncio.TimeoutError(*exc.args)  # another class before CPython 3.11
     if isinstance(exc, ClientError) or not isinstance(exc, OSError):
         return exc
     if isinstance(exc, cert_errors):

@@ -85,7 +85,8 @@ class Response:
         reason: str | None = None,
         delay: float = 0.0,
     ) -> None:
-        if (json is not None) + (text is not None) + (body != b"") > 1:
+        has_body = not isinstance(body, bytes | str) or len(body) > 0
+        if (json is not None) + (text is not None) + has_body > 1:
             raise ValueError(_SEVERAL_BODIES)
         self.status = status
         self.headers: CIMultiDict[str] = CIMultiDict(headers or ())

@@ -2,9 +2,9 @@
 
 from collections import deque
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .criteria import Criteria
+from .criteria import Asked, Criteria
 from .replies import (
     CLOSE,
     AnyStep,
@@ -20,6 +20,9 @@ from .replies import (
     as_exception,
 )
 from .request import Request
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class _Turn:
@@ -206,7 +209,7 @@ class Route:
         if self.call_count != 1:
             raise AssertionError(f"called {_times(self.calls)}, not once: {self.criteria}")
 
-    def assert_called_with(self, **criteria: Any) -> None:
+    def assert_called_with(self, **criteria: "Unpack[Asked]") -> None:
         """Fail unless the last request meets these criteria.
 
         Args:
@@ -217,7 +220,7 @@ class Route:
         if differences := Criteria(**criteria).differences(self.calls[-1]):
             raise AssertionError(f"{self.calls[-1].method} {self.calls[-1].url}: {'; '.join(differences)}")
 
-    def assert_called_once_with(self, **criteria: Any) -> None:
+    def assert_called_once_with(self, **criteria: "Unpack[Asked]") -> None:
         """Fail unless it took one request exactly, and that meets the criteria of `assert_called_with`."""
         __tracebackhide__ = True
         self.assert_called_once()

@@ -118,7 +118,7 @@ class Wire(asyncio.Transport):
             here: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
         except RuntimeError:
             here = None
-        error = MockEnded("the mock ended while the request was under way") if self._server.is_busy else None
+        error = MockEnded("the mock ended while the request was under way")
         if here is self.loop:
             self._lose(error)
         elif self.loop.is_closed():
@@ -203,11 +203,6 @@ class _Server:
         self._is_deaf = False
         self.on_message_begin()
 
-    @property
-    def is_busy(self) -> bool:
-        """Whether the client has sent a part of a request, or waits for an answer."""
-        return self._is_answering or bool(self._target)
-
     def receive(self, data: bytes) -> None:
         if self._is_deaf:
             return
@@ -279,7 +274,8 @@ class _Server:
             reply = self._choose(request)
             result = reply.function(request) if isinstance(reply, Handled) else None
             if inspect.isawaitable(result):
-                self._start(self._await(request, result))
+                task = self._start(self._await(request, result))
+                task.add_done_callback(functools.partial(_close, result))
                 return
             answer = answer_of(result) if isinstance(reply, Handled) else reply
             steps = answer.steps(request)
@@ -311,9 +307,10 @@ class _Server:
         else:
             self._answer()
 
-    def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        self.task = self._wire.loop.create_task(coroutine)
-        self.task.add_done_callback(self._on_done)
+    def _start(self, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        self.task = task = self._wire.loop.create_task(coroutine)
+        task.add_done_callback(self._on_done)
+        return task
 
     def _on_done(self, task: "asyncio.Task[None]") -> None:
         self.task = None
@@ -358,3 +355,9 @@ class _Server:
         else:
             raise TypeError(f"a step is bytes, seconds, RESET, CLOSE or an exception, not {step!r}")
         return True
+
+
+def _close(result: object, task: "asyncio.Task[None]") -> None:
+    """A task that was cancelled before it began has not awaited its coroutine."""
+    if inspect.iscoroutine(result):
+        result.close()
