@@ -584,6 +584,21 @@ async def test_request_under_way_when_the_mock_begins_leaves_no_connection_behin
         assert len(server.exchanges) == 1
 
 
+async def test_request_that_waits_does_not_get_a_connection_to_the_real_server() -> None:
+    for cls in (aiohttp.TCPConnector, wirespeed.TCPConnector):
+        async with LocalServer() as server, wirespeed.ClientSession(connector=cls(limit=1)) as session:
+            url = server.url("/ok")
+            first = asyncio.ensure_future(text_of(session, server.url("/hold")))
+            await eventually(lambda server=server: server.held)
+            with mock() as api:
+                api.get(url).respond(text="mocked")
+                waiting = asyncio.ensure_future(text_of(session, url))
+                await asyncio.sleep(0.01)
+                server.held[0].respond(200, b"real")
+                assert await asyncio.gather(first, waiting) == ["real", "mocked"]
+            assert len(server.exchanges) == 1
+
+
 async def test_requests_keep_their_lane() -> None:
     async with wirespeed.ClientSession() as session:
         with mock() as api:

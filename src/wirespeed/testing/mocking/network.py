@@ -9,6 +9,7 @@ and where this package's connectors read their attribute `pool`. Methods that to
 """
 
 import asyncio
+import functools
 import socket
 import sys
 import threading
@@ -38,6 +39,8 @@ from .wire import MockEnded, Wire
 # The module of this package's connectors. Looked up, not imported: it stands above this one,
 # and where it was not imported there are no such connectors.
 _POOLED: Final = "wirespeed.connector"
+# Their methods that wait for a slot, and may get a connection with it that was in use before.
+_WAITS: Final = ("_slot", "_slot_traced")
 
 
 class Mock(Protocol):
@@ -60,8 +63,8 @@ _lock = threading.RLock()
 _mocks: list[Mock] = []
 # Open connections to mocks, with a reference to their connector.
 _wires: "weakref.WeakKeyDictionary[Wire, weakref.ref[BaseConnector]]" = weakref.WeakKeyDictionary()
-# The connectors whose dialling was replaced, with the attribute of the instance that was there.
-_enlisted: "weakref.WeakKeyDictionary[BaseConnector, Any]" = weakref.WeakKeyDictionary()
+# The connectors with methods replaced, and what their own dictionary had under these names.
+_enlisted: "weakref.WeakKeyDictionary[BaseConnector, dict[str, Any]]" = weakref.WeakKeyDictionary()
 _undo: list[Callable[[], None]] = []
 
 
@@ -99,11 +102,12 @@ def _is_mocked(connector: BaseConnector | None) -> bool:
 def _restore() -> None:
     while _undo:
         _undo.pop()()
-    for connector, before in list(_enlisted.items()):
-        if before is None:
-            connector.__dict__.pop("_create_connection", None)
-        else:
-            connector.__dict__["_create_connection"] = before
+    for connector, names in list(_enlisted.items()):
+        for name, before in names.items():
+            if before is None:
+                connector.__dict__.pop(name, None)
+            else:
+                connector.__dict__[name] = before
     _enlisted.clear()
 
 
@@ -145,35 +149,49 @@ def _covering(connector: BaseConnector) -> list[Mock]:
 
 def _enlist(connector: BaseConnector) -> None:
     """Make a connector dial here, and close its idle connections that must not be used."""
-    mocks = _covering(connector)
-    if not mocks:
+    if not _is_mocked(connector):
         return
     if connector not in _enlisted:
-        # The connector is not referred to: it would keep itself alive and unclosed.
+        # By a weak reference, or the connector would keep itself alive and unclosed.
         reference = weakref.ref(connector)
-        _enlisted[connector] = connector.__dict__.get("_create_connection")
-
-        async def _create_connection(req: ClientRequest, traces: Any, timeout: Any) -> ResponseHandler:
-            dialling = reference()
-            assert dialling is not None
-            return await _dial(dialling, req, traces, timeout)
-
-        connector.__dict__["_create_connection"] = _create_connection
-    # A refusal takes a new connection: in earnest the old one would not be there either.
-    may_reuse = not any(mock.refuses_connections() for mock in mocks)
-
-    def is_usable(key: Any, transport: object) -> bool:
-        passes = _passes(mocks, key.host, key.port)
-        return may_reuse and not passes if isinstance(transport, Wire) else passes
-
-    _sift_aiohttps(connector, is_usable)
+        _replace(connector, "_create_connection", functools.partial(_dial, reference))
+        for name in _WAITS:
+            if (method := getattr(type(connector), name, None)) is not None:
+                _replace(connector, name, functools.partial(_wait, reference, method))
+    _sift_aiohttps(connector)
     if (pool := connector.__dict__.get("pool")) is not None:
-        _sift_pooled(pool, is_usable)
+        _sift_pooled(connector, pool)
 
 
-def _sift_aiohttps(connector: Any, is_usable: Callable[[Any, object], bool]) -> None:
+def _replace(connector: BaseConnector, name: str, function: Callable[..., Any]) -> None:
+    own = connector.__dict__
+    _enlisted.setdefault(connector, {})[name] = own.get(name)
+    own[name] = function
+
+
+async def _wait(reference: "weakref.ref[BaseConnector]", method: Any, *args: Any) -> Any:
+    connector = reference()
+    assert connector is not None
+    conn = await method(connector, *args)
+    if conn is not None and not _is_usable(connector, conn.host.key, conn.transport):
+        # The caller takes it for lost, and waits for another.
+        conn.close()
+    return conn
+
+
+def _is_usable(connector: BaseConnector, key: Any, transport: object) -> bool:
+    """Whether a request that is answered here may be sent on a connection that exists."""
+    mocks = _covering(connector)
+    passes = not mocks or _passes(mocks, key.host, key.port)
+    if not isinstance(transport, Wire):
+        return passes
+    # A refusal takes a new connection: in earnest the old one would not be there either.
+    return not passes and not any(mock.refuses_connections() for mock in mocks)
+
+
+def _sift_aiohttps(connector: Any) -> None:
     for key, idle in list(connector._conns.items()):
-        kept = deque(item for item in idle if is_usable(key, item[0].transport))
+        kept = deque(item for item in idle if _is_usable(connector, key, item[0].transport))
         for item in idle:
             if item not in kept:
                 item[0].close()
@@ -183,13 +201,13 @@ def _sift_aiohttps(connector: Any, is_usable: Callable[[Any, object], bool]) -> 
             del connector._conns[key]
 
 
-def _sift_pooled(pool: Any, is_usable: Callable[[Any, object], bool]) -> None:
+def _sift_pooled(connector: BaseConnector, pool: Any) -> None:
     for host in list(pool.hosts.values()):
         for _ in range(host.idle_count):
             # Reserved and given back, oldest first, the order stays.
             if (conn := pool.take(host)) is None:
                 break
-            if is_usable(host.key, conn.transport):
+            if _is_usable(connector, host.key, conn.transport):
                 pool.give_back(conn)
             else:
                 conn.close()
@@ -202,19 +220,23 @@ def _passes(mocks: list[Mock], host: str, port: int | None) -> bool:
 # A connector dials
 
 
-async def _dial(connector: Any, req: ClientRequest, traces: Any, timeout: Any) -> ResponseHandler:
+async def _dial(
+    reference: "weakref.ref[BaseConnector]", req: ClientRequest, traces: Any, timeout: Any
+) -> ResponseHandler:
+    connector: Any = reference()
     mocks = _covering(connector)
     if not mocks or _passes(mocks, req.url.raw_host or "", req.url.port):
-        original = _enlisted.get(connector) or type(connector)._create_connection.__get__(connector)
+        own = _enlisted.get(connector, {}).get("_create_connection")
+        original = own or functools.partial(type(connector)._create_connection, connector)
         found: ResponseHandler = await original(req, traces, timeout)
         return found
     if (refusal := _refusal(mocks, foresee(req))) is not None:
         async with ceil_timeout(timeout.sock_connect, ceil_threshold=timeout.ceil_threshold):
             await asyncio.sleep(refusal.delay)
         exc = as_exception(refusal.failure)
-        raise _as_aiohttp_raises(connector, req, exc) from exc
+        raised = _as_aiohttp_raises(connector, req, exc)
+        raise raised from (exc if raised is not exc else None)
     protocol: ResponseHandler = connector._factory()
-    reference = weakref.ref(connector)
 
     def choose(request: Request) -> Reply:
         asking = reference()
