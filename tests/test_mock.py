@@ -30,7 +30,7 @@ from wirespeed.testing import CLOSE, RESET, HTTPMock, Request, Response, Unmatch
 
 URL = "https://api.example/users"
 Sessions = Callable[..., aiohttp.ClientSession]
-AIOHTTPS_SESSION = aiohttp.ClientSession
+AIOHTTPS_SESSION, AIOHTTPS_CONNECTOR = aiohttp.ClientSession, aiohttp.TCPConnector
 
 
 @pytest.fixture(params=["aiohttp", "wirespeed", "installed"])
@@ -672,15 +672,34 @@ async def test_tls_needs_no_certificate(new_session: Sessions) -> None:
             assert await resp.read() == b"ab"
 
 
-async def test_connector_that_dials_by_itself_is_mocked_too() -> None:
-    class Own(aiohttp.TCPConnector):
-        async def _create_connection(self, *args: Any) -> Any:
-            raise AssertionError("the network was reached")
+@pytest.mark.parametrize("base", [AIOHTTPS_CONNECTOR, wirespeed.TCPConnector], ids=["aiohttp", "wirespeed"])
+@pytest.mark.parametrize("way", ["class", "instance"])
+async def test_connector_that_dials_by_itself_is_mocked_too(
+    base: type[aiohttp.TCPConnector], way: str
+) -> None:
+    dialled: list[str] = []
 
-    with mock() as api:
-        api.get(URL).respond(text="mocked")
-        async with aiohttp.ClientSession(connector=Own()) as session:
+    class Own(base):  # type: ignore[valid-type, misc]
+        async def _create_connection(self, req: Any, *args: Any) -> Any:
+            dialled.append(req.url.host)
+            return await super()._create_connection(req, *args)
+
+    connector = Own() if way == "class" else base()
+    if way == "instance":
+        original = connector._create_connection
+
+        async def replacement(req: Any, *args: Any) -> Any:
+            dialled.append(req.url.host)
+            return await original(req, *args)
+
+        connector._create_connection = replacement
+    async with LocalServer() as server, wirespeed.ClientSession(connector=connector) as session:
+        with mock(passthrough="127.0.0.1") as api:
+            api.get(URL).respond(text="mocked")
             assert await text_of(session, URL) == "mocked"
+            assert not dialled
+            assert await text_of(session, server.url("/ok")) == "ok"
+    assert dialled == ["127.0.0.1"]
 
 
 async def test_passthrough(new_session: Sessions) -> None:

@@ -1,11 +1,12 @@
 """Putting mocks between aiohttp's connectors and the network, and taking them away again.
 
-The seam is one that the whole client runs above: a connector that is about to use its pool
-is enlisted, which replaces `_create_connection` on that instance, by which every connection
-is made. Idle connections to the real network are closed then, so that no request goes past
-the mock on one. Enlisting happens where a pool is entered: in aiohttp's `BaseConnector._get`,
-and where this package's connectors read their attribute `pool`. Methods that tools patch
-(lanes.py has the list) are left alone, so requests keep the lane that they have without a mock.
+The seam is one that the whole client runs above: `_create_connection`, by which a connector makes
+every connection. This package's connectors get another one in their class, which stands before
+aiohttp's in their order of resolution; any other connector gets it in the instance. Idle
+connections to the real network are closed, so that no request goes past the mock on one: when
+a pool is entered, which is aiohttp's `BaseConnector._get`, or reading the attribute `pool` of
+ours. Nothing is changed where tools patch and the guard looks (lanes.py has the list), so
+requests keep the lane that they have without a mock.
 """
 
 import asyncio
@@ -36,6 +37,7 @@ from .replies import NoConnection, Reply, as_exception
 from .request import Request, foresee
 from .wire import MockEnded, Wire
 
+_DIAL: Final = "_create_connection"
 # The module of this package's connectors. Looked up, not imported: it stands above this one,
 # and where it was not imported there are no such connectors.
 _POOLED: Final = "wirespeed.connector"
@@ -63,8 +65,8 @@ _lock = threading.RLock()
 _mocks: list[Mock] = []
 # Open connections to mocks, with a reference to their connector.
 _wires: "weakref.WeakKeyDictionary[Wire, weakref.ref[BaseConnector]]" = weakref.WeakKeyDictionary()
-# The connectors with methods replaced, and what their own dictionary had under these names.
-_enlisted: "weakref.WeakKeyDictionary[BaseConnector, dict[str, Any]]" = weakref.WeakKeyDictionary()
+# The connectors whose instance was changed, and what its dictionary had before.
+_enlisted: "weakref.WeakKeyDictionary[BaseConnector, Any]" = weakref.WeakKeyDictionary()
 _undo: list[Callable[[], None]] = []
 
 
@@ -102,12 +104,11 @@ def _is_mocked(connector: BaseConnector | None) -> bool:
 def _restore() -> None:
     while _undo:
         _undo.pop()()
-    for connector, names in list(_enlisted.items()):
-        for name, before in names.items():
-            if before is None:
-                connector.__dict__.pop(name, None)
-            else:
-                connector.__dict__[name] = before
+    for connector, before in list(_enlisted.items()):
+        if before is None:
+            connector.__dict__.pop(_DIAL, None)
+        else:
+            connector.__dict__[_DIAL] = before
     _enlisted.clear()
 
 
@@ -118,12 +119,38 @@ def _patch() -> None:
         _enlist(self)
         return await aiohttps_get(self, *args, **kwargs)
 
-    setattr(BaseConnector, "_get", _get)  # noqa: B010  # mypy: a method
-    _undo.append(lambda: setattr(BaseConnector, "_get", aiohttps_get))
+    _set(BaseConnector, "_get", _get)
     pooled: Any = getattr(sys.modules.get(_POOLED), "PooledConnector", None)
-    if pooled is not None:
-        pooled.pool = property(_read_pool, _write_pool)
-        _undo.append(lambda: delattr(pooled, "pool"))
+    if pooled is None:
+        return
+
+    async def _create_connection(self: Any, req: ClientRequest, traces: Any, timeout: Any) -> ResponseHandler:
+        original = getattr(super(pooled, self), _DIAL)
+        return await _dial(self, original, req, traces, timeout)
+
+    _set(pooled, _DIAL, _create_connection)
+    _set(pooled, "pool", property(_read_pool, _write_pool))
+    for name in _WAITS:
+        _set(pooled, name, _waiting(getattr(pooled, name)))
+
+
+def _set(owner: type, name: str, value: Any) -> None:
+    if name in owner.__dict__:
+        _undo.append(functools.partial(setattr, owner, name, owner.__dict__[name]))
+    else:
+        _undo.append(functools.partial(delattr, owner, name))
+    setattr(owner, name, value)
+
+
+def _waiting(method: Any) -> Any:
+    async def wait(self: BaseConnector, *args: Any) -> Any:
+        conn = await method(self, *args)
+        if conn is not None and not _is_usable(self, conn.host.key, conn.transport):
+            # The caller takes it for lost, and waits for another.
+            conn.close()
+        return conn
+
+    return wait
 
 
 def _read_pool(connector: BaseConnector) -> Any:
@@ -151,32 +178,22 @@ def _enlist(connector: BaseConnector) -> None:
     """Make a connector dial here, and close its idle connections that must not be used."""
     if not _is_mocked(connector):
         return
-    if connector not in _enlisted:
+    own, method = connector.__dict__, getattr(type(connector), _DIAL)
+    if connector not in _enlisted and (_DIAL in own or getattr(method, "__module__", "") != __name__):
+        before = _enlisted[connector] = own.get(_DIAL)
         # By a weak reference, or the connector would keep itself alive and unclosed.
-        reference = weakref.ref(connector)
-        _replace(connector, "_create_connection", functools.partial(_dial, reference))
-        for name in _WAITS:
-            if (method := getattr(type(connector), name, None)) is not None:
-                _replace(connector, name, functools.partial(_wait, reference, method))
+        own[_DIAL] = functools.partial(_dial_for, weakref.ref(connector), before)
     _sift_aiohttps(connector)
     if (pool := connector.__dict__.get("pool")) is not None:
         _sift_pooled(connector, pool)
 
 
-def _replace(connector: BaseConnector, name: str, function: Callable[..., Any]) -> None:
-    own = connector.__dict__
-    _enlisted.setdefault(connector, {})[name] = own.get(name)
-    own[name] = function
-
-
-async def _wait(reference: "weakref.ref[BaseConnector]", method: Any, *args: Any) -> Any:
+async def _dial_for(
+    reference: "weakref.ref[BaseConnector]", before: Any, req: ClientRequest, traces: Any, timeout: Any
+) -> ResponseHandler:
     connector = reference()
-    assert connector is not None
-    conn = await method(connector, *args)
-    if conn is not None and not _is_usable(connector, conn.host.key, conn.transport):
-        # The caller takes it for lost, and waits for another.
-        conn.close()
-    return conn
+    original = before or functools.partial(getattr(type(connector), _DIAL), connector)
+    return await _dial(connector, original, req, traces, timeout)
 
 
 def _is_usable(connector: BaseConnector, key: Any, transport: object) -> bool:
@@ -221,13 +238,11 @@ def _passes(mocks: list[Mock], host: str, port: int | None) -> bool:
 
 
 async def _dial(
-    reference: "weakref.ref[BaseConnector]", req: ClientRequest, traces: Any, timeout: Any
+    connector: Any, original: Any, req: ClientRequest, traces: Any, timeout: Any
 ) -> ResponseHandler:
-    connector: Any = reference()
+    """Make a connection: to a mock, or by the connector's own method to a host that is not mocked."""
     mocks = _covering(connector)
     if not mocks or _passes(mocks, req.url.raw_host or "", req.url.port):
-        own = _enlisted.get(connector, {}).get("_create_connection")
-        original = own or functools.partial(type(connector)._create_connection, connector)
         found: ResponseHandler = await original(req, traces, timeout)
         return found
     if (refusal := _refusal(mocks, foresee(req))) is not None:
@@ -237,6 +252,7 @@ async def _dial(
         raised = _as_aiohttp_raises(connector, req, exc)
         raise raised from (exc if raised is not exc else None)
     protocol: ResponseHandler = connector._factory()
+    reference: weakref.ref[BaseConnector] = weakref.ref(connector)
 
     def choose(request: Request) -> Reply:
         asking = reference()

@@ -1,0 +1,89 @@
+"""pytest plugin: install wirespeed before aiohttp's tests are imported, and write down how they end.
+
+Works in both runs, so that they differ in one thing only: `WIRESPEED_CONFORMANCE_INSTALL`
+says whether aiohttp's classes are replaced, `WIRESPEED_CONFORMANCE_REPORT` where the lines
+of JSON go. It is copied beside aiohttp's tests and must not import anything of this package.
+"""
+
+import gc
+import json
+import os
+import sys
+import warnings
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPORT = Path(os.environ["WIRESPEED_CONFORMANCE_REPORT"])
+INSTALL = os.environ["WIRESPEED_CONFORMANCE_INSTALL"] == "1"
+_lanes: list[Any] = []
+
+
+def _write(**record: Any) -> None:
+    # Opened anew each time: what ran before a crash is on disk, and no test sees an open file.
+    with REPORT.open("a", encoding="utf-8") as report:
+        report.write(json.dumps(record) + "\n")
+
+
+def _install() -> None:
+    """Replace aiohttp's classes and have every session counted, also those that are gone in the end."""
+    import wirespeed
+    from wirespeed.lanes import LaneStats
+
+    if not wirespeed.NATIVE:
+        raise pytest.UsageError(f"{wirespeed.__file__} runs without its extensions")
+    make = LaneStats.__init__
+
+    def remember(self: Any) -> None:
+        make(self)
+        _lanes.append(self)
+
+    LaneStats.__init__ = remember  # type: ignore[method-assign]
+    done = wirespeed.install()
+    _write(kind="install", replaced=list(done.replaced), unreached=list(done.unreached))
+
+
+if INSTALL:
+    _install()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # aiohttp's pytest.ini ignores this warning by the words of its message, the class's name among them.
+    config.addinivalue_line(
+        "filterwarnings", "ignore:Unclosed client session <wirespeed.client.ClientSession object:ResourceWarning"
+    )
+
+
+def pytest_runtest_logreport(report: Any) -> None:
+    if report.when != "call" and report.passed:
+        return
+    outcome = report.outcome
+    if hasattr(report, "wasxfail"):
+        # An expected failure is an outcome like a pass: it has to be the same on both sides.
+        outcome = "xpassed" if report.passed else "xfailed"
+    text = report.longreprtext[-6000:] if report.failed else ""
+    _write(kind="test", id=report.nodeid, outcome=outcome, text=text)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Clean up after a failed test, so that what it left open is not the next one's failure."""
+    failed_before = item.session.testsfailed
+    done = yield
+    if item.session.testsfailed > failed_before:
+        for name in ("last_exc", "last_type", "last_value", "last_traceback"):
+            sys.__dict__.pop(name, None)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            gc.collect()
+    return done
+
+
+def pytest_sessionfinish() -> None:
+    full: dict[str, int] = {}
+    for stats in _lanes:
+        for reason, number in stats.snapshot()["full"].items():
+            full[reason] = full.get(reason, 0) + number
+    _write(kind="end", express=sum(stats.express for stats in _lanes), full=full)

@@ -1,0 +1,39 @@
+"""What a response of the express lane offers besides its body: its connection, its upload."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from support.checks import express_session
+from support.local import LocalServer
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n"
+
+
+async def test_upload_attributes_follow_an_upload_that_outlasts_the_head() -> None:
+    go_on = asyncio.Event()
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"x" * 512
+        await go_on.wait()
+        yield b"y" * 512
+
+    def serve(connection: Any, data: bytes) -> None:
+        if b"POST" in data:
+            connection.transport.write(HEAD)
+        if data.endswith(b"0\r\n\r\n"):
+            connection.transport.write(b"!")
+
+    async with LocalServer(raw=True) as server, express_session() as session:
+        server.on_data = serve
+        async with session.post(server.url(), data=body()) as resp:
+            with pytest.warns(DeprecationWarning):
+                before, is_sent = resp.output_size, resp.upload_complete
+            assert not is_sent.done()
+            go_on.set()
+            await asyncio.wait_for(is_sent, 2)
+            assert await resp.read() == b"!"
+            with pytest.warns(DeprecationWarning):
+                assert resp.upload_complete is is_sent
+                assert resp.output_size >= before + 512
