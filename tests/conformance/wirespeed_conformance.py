@@ -56,6 +56,12 @@ def pytest_configure(config: pytest.Config) -> None:
     )
 
 
+def pytest_collection_finish() -> None:
+    # aiohttp's loop fixture collects garbage after each test: let it not look at all modules each time.
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_runtest_logreport(report: Any) -> None:
     if report.when != "call" and report.passed:
         return
