@@ -232,9 +232,17 @@ async def test_close_while_a_body_is_read_ends_the_reader() -> None:
         if not wirespeed.NATIVE:
             # aiohttp forgets the reader: it hangs until its own timeout (300 s by default).
             reader.cancel()
-        with pytest.raises((aiohttp.ClientError, asyncio.CancelledError)):
+        with pytest.raises((RuntimeError, asyncio.CancelledError)):
             await asyncio.wait_for(reader, 5)
         resp.close()
+
+
+async def test_reading_after_the_session_was_closed_says_so() -> None:
+    async with LocalServer() as server, nothing_left():
+        async with wirespeed.ClientSession() as session:
+            resp = await session.get(server.url("/half"))
+        with pytest.raises(RuntimeError, match=r"^Connection closed\.$"):
+            await resp.read()
 
 
 async def test_connector_shared_by_two_sessions_outlives_them() -> None:

@@ -92,7 +92,8 @@ async def _acquire_traced(
     req = prepared.req
     assert req is not None
     try:
-        return await connector.acquire_traced(req, traces, timeout)
+        conn: Connection = await connector.acquire_traced(req, traces, timeout)
+        return conn
     except asyncio.TimeoutError as exc:
         raise ConnectionTimeoutError(f"Connection timeout to host {req.url}") from exc
 

@@ -61,6 +61,8 @@ def translate(
         return _caused_by(ClientPayloadError(str(exc)), exc)
     if failure == Failure.BAD_RESPONSE:
         return _malformed(exchange, exc, raw)
+    if failure == Failure.OWNER_CLOSED and exchange.head is not None:
+        return RuntimeError("Connection closed.")
     if exchange.head is None:
         return _lost_before_head(exchange, exc, raw)
     return _lost_in_body(exchange, exc)

@@ -1,6 +1,6 @@
 """`ClientSession` and `request()`: aiohttp's API, and the choice of the lane."""
 
-import functools
+import contextvars
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -9,14 +9,19 @@ from aiohttp.client import _SessionRequestContextManager
 from aiohttp.helpers import sentinel
 from aiohttp.http import HttpVersion11
 
+from ._signatures import like
 from ._switch import NATIVE
-from .lanes import Explanation, LaneStats, explain, lane_reason, refuse_or_log
+from .lanes import Explanation, LaneReason, LaneStats, explain, lane_reason, refuse_or_log
 
 if NATIVE:
     from . import express
     from .connector import TCPConnector
     from .prepare import SessionState
     from .response import ClientResponse
+
+_REQUEST = aiohttp.ClientSession._request
+# The request on its way through a patched method, in this task.
+_patched_call: contextvars.ContextVar[object] = contextvars.ContextVar("patched_call", default=None)
 
 with warnings.catch_warnings():
     # aiohttp discourages subclasses of ClientSession; this one is what isinstance rests on.
@@ -42,7 +47,7 @@ with warnings.catch_warnings():
 
         if not TYPE_CHECKING:
 
-            @functools.wraps(aiohttp.ClientSession.__init__)
+            @like(aiohttp.ClientSession.__init__)
             def __init__(self, base_url=None, *, connector=None, loop=None, strict_native=False, **kwargs):
                 self._connector = None
                 self._lanes = LaneStats()
@@ -66,11 +71,13 @@ with warnings.catch_warnings():
                 super().__init__(base_url, connector=connector, loop=loop, **kwargs)
                 self._state = SessionState(self)
 
-            @functools.wraps(aiohttp.ClientSession._request)
+            @like(aiohttp.ClientSession._request)
             def _request(self, method, str_or_url, **kwargs):
-                lanes = self._lanes
-                if lanes is None:
-                    lanes = self._lanes = LaneStats()
+                try:
+                    lanes = self._lanes or self._begin_counting()
+                except AttributeError:
+                    # A tool kept this function of ours, and calls it for a session of aiohttp's.
+                    return _REQUEST(self, method, str_or_url, **kwargs)
                 reason = lane_reason(self, method, kwargs)
                 if reason is None:
                     lanes.express += 1
@@ -80,7 +87,24 @@ with warnings.catch_warnings():
                     return express.perform(self, state, method, str_or_url, kwargs)
                 refuse_or_log(self, method, str_or_url, kwargs, self._strict_native)
                 lanes.count_full(reason)
+                if reason is LaneReason.PATCHED:
+                    return self._request_patched(super()._request, method, str_or_url, kwargs)
                 return super()._request(method, str_or_url, **kwargs)
+
+            async def _request_patched(self, request, method, str_or_url, kwargs):
+                """Go through a patch; it may have kept `_request` above for the original, and call it."""
+                call = (self, method, str_or_url)
+                if _patched_call.get() == call:
+                    return await _REQUEST(self, method, str_or_url, **kwargs)
+                token = _patched_call.set(call)
+                try:
+                    return await request(method, str_or_url, **kwargs)
+                finally:
+                    _patched_call.reset(token)
+
+            def _begin_counting(self):
+                self._lanes = LaneStats()
+                return self._lanes
 
         def explain(self, method: str, url: Any, **options: Any) -> Explanation:
             """Tell which lane a request would take, and why; nothing is sent.
@@ -108,7 +132,7 @@ if TYPE_CHECKING:
     request = aiohttp.request
 else:
 
-    @functools.wraps(aiohttp.request)
+    @like(aiohttp.request)
     def request(method, url, *, version=HttpVersion11, connector=None, loop=None, **kwargs):
         connector_owner = connector is None
         if connector is None:

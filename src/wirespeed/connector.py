@@ -7,7 +7,6 @@ it is released clean. It must not know requests beyond their connection key.
 """
 
 import asyncio
-import functools
 import warnings
 from collections.abc import Awaitable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -28,6 +27,7 @@ from ._core.connection import Connection as PooledConnection
 from ._core.connection import ConnectionState
 from ._core.exchange import CloseReason
 from ._core.pool import ConnectTimeout, Host, Pool, PoolClosed
+from ._signatures import like
 
 if TYPE_CHECKING:
     from aiohttp.client import ClientTimeout
@@ -90,13 +90,13 @@ class PooledConnector(BaseConnector):
                     return conn
                 # Lost between the grant and this step; its slot was passed on.
                 host = self.pool.host(host.key)
-            transport = await self._dial(host, req, timeout, connect_at, total_at)
+            protocol = await self._dial(host, req, timeout, connect_at, total_at)
         except PoolClosed as exc:
             raise ClientConnectionError("Connector is closed.") from exc
         except ConnectTimeout as exc:
             cause = exc.__cause__ or asyncio.TimeoutError()
             raise ConnectionTimeoutError(f"Connection timeout to host {req.url}") from cause
-        return self._adopt(host, transport)
+        return self._adopt(host, protocol)
 
     async def _slot(self, host: Host, connect_at: float, total_at: float) -> PooledConnection | None:
         """Wait for a slot of the pool; with it may come a connection."""
@@ -112,19 +112,18 @@ class PooledConnector(BaseConnector):
 
     async def _dial(
         self, host: Host, req: ClientRequest, timeout: "ClientTimeout", connect_at: float, total_at: float
-    ) -> asyncio.Transport | None:
+    ) -> ResponseHandler:
         """Make a new connection for a slot that is held; the slot is freed when that fails."""
         try:
             async with timeout_at(total_at or None):
                 try:
                     async with timeout_at(connect_at or None):
-                        protocol = await self._create_connection(req, [], timeout)
+                        return await self._create_connection(req, [], timeout)
                 except asyncio.TimeoutError as exc:
                     raise ConnectTimeout() from exc
         except BaseException:
             self.pool.free(host)
             raise
-        return self._strip(protocol)
 
     @staticmethod
     def _strip(protocol: ResponseHandler) -> asyncio.Transport | None:
@@ -138,15 +137,21 @@ class PooledConnector(BaseConnector):
         protocol.transport = None
         return transport
 
-    def _adopt(self, host: Host, transport: asyncio.Transport | None) -> PooledConnection:
+    def _adopt(self, host: Host, protocol: ResponseHandler) -> PooledConnection:
+        """Make a connection of the pool of what was dialled."""
+        transport = self._strip(protocol)
         if transport is None:
             self.pool.free(host)
             raise ClientConnectionResetError("Cannot write to closing transport")
         try:
-            return self.pool.add(host, transport)
+            conn = self.pool.add(host, transport)
         except PoolClosed as exc:
             transport.abort()
             raise ClientConnectionError("Connector is closed.") from exc
+        if type(protocol) is not ResponseHandler:
+            # A connector's own: aiohttp-socks' closes the connection when it is collected.
+            conn.anchor = protocol
+        return conn
 
     async def acquire_traced(
         self, req: ClientRequest, traces: Sequence[Trace], timeout: "ClientTimeout"
@@ -214,7 +219,7 @@ class PooledConnector(BaseConnector):
                 protocol.abort()
             self.pool.free(host)
             raise
-        return self._adopt(host, self._strip(protocol))
+        return self._adopt(host, protocol)
 
     # The full lane: aiohttp's own interface
 
@@ -287,8 +292,7 @@ class PooledConnector(BaseConnector):
         self._loop.call_exception_handler(context)
 
 
-# For its signature and documentation; the body above is another.
-functools.update_wrapper(PooledConnector.connect, BaseConnector.connect)
+like(BaseConnector.connect)(PooledConnector.connect)
 
 
 class TCPConnector(PooledConnector, aiohttp.TCPConnector):
@@ -296,7 +300,7 @@ class TCPConnector(PooledConnector, aiohttp.TCPConnector):
 
     if not TYPE_CHECKING:
 
-        @functools.wraps(aiohttp.TCPConnector.__init__)
+        @like(aiohttp.TCPConnector.__init__)
         def __init__(self, **kwargs):
             super().__init__(**kwargs)
             self._make_pool()
@@ -307,7 +311,7 @@ class UnixConnector(PooledConnector, aiohttp.UnixConnector):
 
     if not TYPE_CHECKING:
 
-        @functools.wraps(aiohttp.UnixConnector.__init__)
+        @like(aiohttp.UnixConnector.__init__)
         def __init__(self, path, **kwargs):
             super().__init__(path, **kwargs)
             self._make_pool()

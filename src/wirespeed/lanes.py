@@ -125,13 +125,14 @@ _OF_RESPONSE = ("start", "read")
 # in the session's attributes, which are read at each request.
 _PATCHED_BY_TOOLS: tuple[tuple[type, tuple[str, ...]], ...] = (
     (aiohttp.ClientSession, ("_request",)),
-    (aiohttp.ClientRequest, ("__init__", "send", "is_ssl")),
+    (aiohttp.ClientRequest, ("__init__", "send", "write_bytes", "is_ssl")),
     (aiohttp.ClientResponse, _OF_RESPONSE),
     (aiohttp.TCPConnector, _OF_TCP),
     (aiohttp.UnixConnector, _OF_UNIX),
     (_connector.BaseConnector, ("connect",)),
 )
-_NEVER = object()
+# In the place of what a tool hid, by patching it before this module was imported.
+_UNKNOWN = object()
 
 
 def _is_aiohttps_own(member: Any) -> bool:
@@ -142,7 +143,7 @@ def _is_aiohttps_own(member: Any) -> bool:
 
 # Each with the class attribute as it is in aiohttp's source, or none.
 _WATCHED: list[tuple[type, str, Any]] = [
-    (owner, name, member if member is None or _is_aiohttps_own(member) else _NEVER)
+    (owner, name, member if member is None or _is_aiohttps_own(member) else _UNKNOWN)
     for owner, names in _PATCHED_BY_TOOLS
     for name in names
     for member in (owner.__dict__.get(name),)
@@ -154,8 +155,13 @@ def patches() -> list[Patch]:
     return [
         Patch(f"{owner.__module__}.{owner.__qualname__}.{name}", _origin(owner.__dict__.get(name)))
         for owner, name, original in _WATCHED
-        if owner.__dict__.get(name) is not original
+        if _is_replaced(owner, name, original)
     ]
+
+
+def _is_replaced(owner: type, name: str, original: Any) -> bool:
+    member = owner.__dict__.get(name)
+    return member is not original and not (original is _UNKNOWN and _is_aiohttps_own(member))
 
 
 def _origin(member: Any) -> str:
@@ -184,7 +190,7 @@ if NATIVE:
 
     def _is_patched() -> bool:
         """Compare member by member, since some class was changed; remember when all is as it was."""
-        if any(owner.__dict__.get(name) is not original for owner, name, original in _WATCHED):
+        if any(_is_replaced(*watched) for watched in _WATCHED):
             return True
         _watch.remember()
         return False
@@ -233,8 +239,8 @@ if NATIVE:
             isinstance(connector, PooledConnector)
             and cls.connect is _CONNECT
             and cls._release is _RELEASE
-            and "connect" not in connector.__dict__
-            and "pool" in connector.__dict__
+            and "pool" in (own := connector.__dict__)
+            and not ("connect" in own or "_create_connection" in own or "_release" in own)
         )
 
 else:

@@ -8,6 +8,7 @@ Each change is remembered and undone. Called by users, and by `wirespeed run`.
 
 import contextlib
 import gc
+import inspect
 import logging
 import sys
 import threading
@@ -132,7 +133,7 @@ class _Installer:
             return object.__new__(ours if cls is theirs and self._wanted_by else cls)
 
         # inspect.signature() looks here before it looks at __init__.
-        __new__.__wrapped__ = theirs.__init__  # type: ignore[attr-defined, misc]
+        __new__.__signature__ = inspect.signature(theirs.__init__)  # type: ignore[attr-defined, misc]
         return __new__
 
     def _restore(self) -> None:

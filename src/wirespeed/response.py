@@ -15,6 +15,7 @@ import aiohttp
 from aiohttp import hdrs
 from aiohttp.client_exceptions import ClientConnectionError
 from aiohttp.client_reqrep import ClientRequest, RequestInfo
+from aiohttp.connector import Connection
 from aiohttp.helpers import TimerNoop, set_exception
 from aiohttp.http import HttpVersion, HttpVersion10, HttpVersion11, StreamWriter
 from aiohttp.http_parser import DeflateBuffer
@@ -105,27 +106,62 @@ class _lazy(Generic[_T]):
         return value
 
 
-class ExchangeConnection:
-    """What `resp.connection` offers while the body is being received: the transport and its state."""
+class ExchangeProtocol:
+    """What `resp.connection.protocol` offers of aiohttp's protocol: its state, and its end.
 
-    def __init__(self, exchange: Exchange, transport: asyncio.Transport) -> None:
+    The connection's real protocol is the core's and not for others to drive.
+    """
+
+    def __init__(self, exchange: Exchange) -> None:
         self._exchange = exchange
-        self._transport = transport
 
     @property
     def transport(self) -> asyncio.Transport | None:
-        return self._transport if self._exchange.connected else None
+        return self._exchange.transport
 
     @property
-    def protocol(self) -> None:
-        """None: the protocol is the core's and not for others to drive."""
+    def upgraded(self) -> bool:
+        return False
 
     @property
-    def closed(self) -> bool:
-        return not self._exchange.connected
-
-    def __bool__(self) -> bool:
+    def should_close(self) -> bool:
+        """The connection of an unfinished response cannot be used again."""
         return True
+
+    def is_connected(self) -> bool:
+        transport = self._exchange.transport
+        return transport is not None and not transport.is_closing()
+
+    def exception(self) -> BaseException | None:
+        return self._exchange.error
+
+    def close(self) -> None:
+        self._exchange.abandon()
+
+    abort = close
+
+
+class ExchangeConnection(Connection):
+    """What `resp.connection` is until the body was received, or the response was closed."""
+
+    def __init__(self, resp: "ClientResponse", exchange: Exchange) -> None:
+        self._resp = resp
+        self._loop = resp._loop
+        self._key = None  # type: ignore[assignment]
+        self._protocol = ExchangeProtocol(exchange)  # type: ignore[assignment]
+        self._callbacks = []
+
+    def __repr__(self) -> str:
+        return f"Connection<{self._resp.host}>"
+
+    def __del__(self, _warnings: Any = warnings) -> None:
+        """Nothing: the exchange, not this view of it, holds the connection."""
+
+    def close(self) -> None:
+        self._resp.close()
+
+    def release(self) -> None:
+        self._resp.release()
 
 
 class ClientResponse(aiohttp.ClientResponse):
@@ -258,16 +294,18 @@ class ClientResponse(aiohttp.ClientResponse):
         exchange = self._exchange
         if exchange is None:
             return self._connection
-        if exchange.transport is None:
+        if exchange.transport is None and (exchange.error is None or self._closed):
             return None
-        return ExchangeConnection(exchange, exchange.transport)
+        if self._connection is None:
+            self._connection = ExchangeConnection(self, exchange)
+        return self._connection
 
     @property
     def closed(self) -> bool:
         exchange = self._exchange
         if exchange is None:
             return self._closed
-        return self._closed or exchange.is_complete
+        return self._closed or (exchange.is_complete and exchange.error is None)
 
     def _end(self) -> None:
         """Let go of the exchange: an unread body's connection is closed with it."""
@@ -279,6 +317,10 @@ class ClientResponse(aiohttp.ClientResponse):
             if content and content.exception() is None:
                 set_exception(content, ClientConnectionError("Connection closed"))
         self._closed = True
+        if self._connection is not None:
+            # Only its callbacks: close() and release() come here.
+            self._connection._notify_release()
+            self._connection = None
         if not exchange.is_complete and not self._loop.is_closed():
             exchange.abandon()
 

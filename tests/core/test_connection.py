@@ -211,7 +211,7 @@ def test_closing_during_an_exchange_fails_it(wire: Wire) -> None:
     exchange = wire.send()
     wire.conn.close(CloseReason.POOL_CLOSED)
     wire.conn.close(CloseReason.ABANDONED)
-    assert wire.error_of(exchange.waiter).failure == Failure.CONNECTION_LOST
+    assert wire.error_of(exchange.waiter).failure == Failure.OWNER_CLOSED
     assert wire.conn.close_reason == CloseReason.POOL_CLOSED
     assert wire.transport.end == "abort"
 

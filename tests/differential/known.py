@@ -85,6 +85,13 @@ _SILENCE_AFTER_INTERIM = Known(
     sometimes=True,
 )
 
+_LOST_BY_A_HANDLER = Known(
+    ("answer", "result", "seen", "wire", "connections", "probe", "left_open"),
+    "no RFC: when a handler of connection_reuseconn or connection_create_end raises, aiohttp frees the slot of "
+    "the connection and forgets the connection itself, open. Ours keeps it for the next request or closes it.",
+    sometimes=True,
+)
+
 KNOWN: dict[str, Known] = {
     "session auth": _CONSTRUCTOR_FRAME,
     "session auth of a wrong type": _CONSTRUCTOR_FRAME,
@@ -135,5 +142,16 @@ KNOWN: dict[str, Known] = {
         f"idle, then the server {what}, then {method}": _IDLE_BYTES
         for what in ("sent an answer", "sent a line end", "sent a 100", "sent half a head")
         for method in ("GET", "POST")
+    },
+    **{
+        f"trace {where} {how}": _LOST_BY_A_HANDLER
+        for where in ("connection_reuseconn", "connection_create_end", "headers of a retry")
+        for how in (
+            *(f"raises {error}" for error in ("LookupError", "CancelledError", "ServerDisconnectedError")),
+            "raises in the second config",
+            "raises, and exception too",
+            "cancelled",
+            *(f"{limit} outlasted" for limit in ("total", "connect")),
+        )
     },
 }

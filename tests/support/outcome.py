@@ -7,6 +7,7 @@ found a connection to reuse.
 """
 
 import asyncio
+import difflib
 import pprint
 import warnings
 from collections.abc import Awaitable, Callable, Iterator, Mapping
@@ -161,7 +162,6 @@ async def outcome_of(case: Case, api: ModuleType) -> dict[str, Any]:
         if case.silent:
             _expect_silence(case, outcome)
         outcome["other_wire"] = [normal.wire(data) for data in run.other.received]
-        outcome["seen"] = normal.value(run.seen)
     finally:
         await run.server.stop()
         await run.other.stop()
@@ -197,6 +197,7 @@ async def _perform(case: Case, run: Run, normal: Normaliser, outcome: dict[str, 
         if run.api is wirespeed:
             check_lane(case, run.session.native_stats())
         await run.server.settle()
+        outcome["seen"] = normal.value(run.seen)
         if case.probe and not run.session.closed:
             outcome["probe"] = await _probe(case, run, normal)
         outcome["jar"] = sorted(_jar(run.session, normal))
@@ -282,6 +283,10 @@ def render(different: Mapping[str, tuple[Any, Any]]) -> str:
     """Print differing fields, one under the other."""
     lines = []
     for name, (reference, candidate) in different.items():
+        if isinstance(reference, list) and isinstance(candidate, list) and len(_show(reference)) > 400:
+            pair = (pprint.pformat(side, width=110).splitlines() for side in (reference, candidate))
+            lines += [name, *difflib.unified_diff(*pair, "aiohttp", "wirespeed", n=2, lineterm="")]
+            continue
         lines += [name, "  aiohttp:   " + _show(reference), "  wirespeed: " + _show(candidate)]
     return "\n".join(lines)
 

@@ -49,6 +49,7 @@ cdef class Connection(ReadGate):
 
     # Transport
     cdef readonly object transport          # None once it is lost
+    cdef public object anchor               # what has to live as long as the transport, or None
     cdef object loop
     cdef object _write                      # transport.write, bound once
     cdef readonly bint is_tls

@@ -26,6 +26,7 @@ class Connection(ReadGate):
     idle_since: float
     requests: int
     transport: asyncio.Transport | None
+    anchor: Any
     is_tls: bool
     exchange: Exchange | None
     _paused: bool

@@ -218,7 +218,7 @@ cdef class Connection(ReadGate):
                 exchange._fail(Failure.CONNECTION_LOST, exc, self.parser.unfinished_head())
         if self.state != ConnectionState.CLOSED:
             self._close(CloseReason.IDLE_EOF)
-        self.transport = self._write = None
+        self.transport = self._write = self.anchor = None
         waiter, self._drain_waiter = self._drain_waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_exception(ConnectionResetError("Connection lost"))
@@ -387,7 +387,9 @@ cdef class Connection(ReadGate):
         self.owner._on_closed(self, before)
         if exchange is not None and exchange.gate is self:
             exchange.gate = None
-            exchange._fail(Failure.CONNECTION_LOST, None, None)
+            exchange._fail(
+                Failure.OWNER_CLOSED if reason == CloseReason.POOL_CLOSED else Failure.CONNECTION_LOST, None, None
+            )
         return 0
 
 

@@ -36,6 +36,7 @@ cpdef enum Failure:
     BAD_CONTENT             # the body could not be decoded
     BAD_UPLOAD              # the request body could not be sent
     LET_GO                  # the caller released or closed it
+    OWNER_CLOSED            # the pool was closed
 
 
 cdef class ReadGate:

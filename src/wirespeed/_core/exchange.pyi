@@ -31,6 +31,7 @@ class Failure(enum.IntEnum):
     BAD_CONTENT = 4
     BAD_UPLOAD = 5
     LET_GO = 6
+    OWNER_CLOSED = 7
 
 class ReadGate: ...
 

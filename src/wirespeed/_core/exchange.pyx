@@ -381,7 +381,7 @@ cdef class Exchange(Deadline):
         return self._arm()
 
 
-cdef CloseReason[7] _CLOSES
+cdef CloseReason[8] _CLOSES
 _CLOSES[:] = [
     CloseReason.MALFORMED,
     CloseReason.LOST,
@@ -390,4 +390,5 @@ _CLOSES[:] = [
     CloseReason.MALFORMED,
     CloseReason.UPLOAD_UNFINISHED,
     CloseReason.ABANDONED,
+    CloseReason.POOL_CLOSED,
 ]

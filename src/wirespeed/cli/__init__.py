@@ -3,13 +3,19 @@
 import io
 import sys
 
+from . import run
+
 
 def main() -> None:
-    """Run the command line; needs the `cli` extra.
+    """Run the command line; all but `wirespeed run` needs the `cli` extra.
 
     Raises:
         SystemExit: always; 0 when the command did its work, 2 when it could not run.
     """
+    if sys.argv[1:2] == ["run"] and not run.wants_help(sys.argv[2:]):
+        # Without typer, whose import takes longer than Python's own start; and whose parser would
+        # look for options behind the program's name.
+        raise SystemExit(run.main(sys.argv[2:]))
     try:
         import rich  # noqa: F401
         import typer  # noqa: F401

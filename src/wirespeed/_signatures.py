@@ -1,0 +1,37 @@
+"""Our functions look like the ones of aiohttp that they take the place of.
+
+As `functools.wraps`, but without `__wrapped__`: tools that take their patches off again
+(ddtrace, wrapt) follow it, and would put aiohttp's function in the place of ours.
+"""
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def like(original: Callable[..., Any]) -> Callable[[_Function], _Function]:
+    """Give a function the name, documentation and signature of another.
+
+    Args:
+        original: the function to look like; a coroutine function makes the other look like one,
+            too, since mocks ask.
+    """
+
+    def dress(function: _Function) -> _Function:
+        dressed: Any = functools.update_wrapper(function, original)
+        del dressed.__wrapped__
+        dressed.__signature__ = inspect.signature(original)
+        if inspect.iscoroutinefunction(original) and not inspect.iscoroutinefunction(function):
+            if sys.version_info >= (3, 12):
+                inspect.markcoroutinefunction(dressed)
+            else:
+                from asyncio import coroutines
+
+                dressed._is_coroutine = vars(coroutines)["_is_coroutine"]
+        return function
+
+    return dress

@@ -1,0 +1,13 @@
+"""The lane that each feature's requests must take in a native build: said here and nowhere else."""
+
+from support.outcome import EXPRESS, FULL
+
+TRACING = EXPRESS
+MIDDLEWARES = EXPRESS
+EXPECT_100 = EXPRESS
+UPLOAD_TRACKER = EXPRESS
+
+
+def lane_of(*lanes: str) -> str:
+    """The lane of a request that uses several features: the full one when any needs it."""
+    return FULL if FULL in lanes else lanes[0]
