@@ -121,7 +121,8 @@ class ExchangeProtocol:
 
     @property
     def upgraded(self) -> bool:
-        return False
+        head = self._exchange.head
+        return head is not None and head.status == 101 and not self._exchange.is_complete
 
     @property
     def should_close(self) -> bool:
