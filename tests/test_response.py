@@ -3,10 +3,15 @@
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
+from unittest import mock
 
 import pytest
-from support.checks import express_session
+from support.checks import eventually, express_session
 from support.local import LocalServer
+
+import wirespeed
+
+native_only = pytest.mark.skipif(not wirespeed.NATIVE, reason="aiohttp's own response does it otherwise")
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n"
 
@@ -37,3 +42,15 @@ async def test_upload_attributes_follow_an_upload_that_outlasts_the_head() -> No
             with pytest.warns(DeprecationWarning):
                 assert resp.upload_complete is is_sent
                 assert resp.output_size >= before + 512
+
+
+@native_only
+async def test_closing_a_response_closes_the_connection_that_was_handed_out() -> None:
+    async with LocalServer() as server, express_session() as session:
+        resp = await session.get(server.url("/half"))
+        protocol = resp.connection.protocol
+        with mock.patch.object(protocol, "close", wraps=protocol.close) as close:
+            resp.close()
+        close.assert_called_once_with()
+        assert resp.connection is None
+        await eventually(lambda: not server.open, "connection closed")

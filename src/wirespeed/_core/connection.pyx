@@ -357,6 +357,10 @@ cdef class Connection(ReadGate):
 
     # End
 
+    def is_connected(self):
+        """Whether the connection can be used, or is being used."""
+        return self.state != ConnectionState.CLOSED and not self.transport.is_closing()
+
     def close(self, CloseReason reason=CloseReason.ABANDONED):
         """Close the connection unless it is closed already; an exchange under way fails."""
         if self.state != ConnectionState.CLOSED:
