@@ -115,7 +115,8 @@ class Comparison:
         return [
             name
             for name in dict.fromkeys((*self.aiohttp.tests, *self.wirespeed.tests))
-            if not self.aiohttp.passed(name) and self._result(self.aiohttp, name) != self._result(self.wirespeed, name)
+            if not self.aiohttp.passed(name)
+            and self._result(self.aiohttp, name) != self._result(self.wirespeed, name)
         ]
 
     @staticmethod

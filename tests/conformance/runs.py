@@ -93,7 +93,11 @@ class Runner:
         report = self._report(side)
         report.unlink(missing_ok=True)
         env = {
-            **{name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "WIRESPEED"))},
+            **{
+                name: value
+                for name, value in os.environ.items()
+                if not name.startswith(("PYTEST", "WIRESPEED"))
+            },
             "PYTHONPATH": str(self._env.library),
             "PYTHONDONTWRITEBYTECODE": "1",
             "WIRESPEED_CONFORMANCE_REPORT": str(report),

@@ -52,7 +52,8 @@ if INSTALL:
 def pytest_configure(config: pytest.Config) -> None:
     # aiohttp's pytest.ini ignores this warning by the words of its message, the class's name among them.
     config.addinivalue_line(
-        "filterwarnings", "ignore:Unclosed client session <wirespeed.client.ClientSession object:ResourceWarning"
+        "filterwarnings",
+        "ignore:Unclosed client session <wirespeed.client.ClientSession object:ResourceWarning",
     )
 
 
