@@ -6,6 +6,8 @@ something also checks that the server was, or was not, asked.
 
 import asyncio
 import contextlib
+import functools
+import logging
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,6 +21,7 @@ from support.local import LocalServer
 from yarl import URL
 
 import wirespeed
+from wirespeed import lanes
 
 native_only = pytest.mark.skipif(not wirespeed.NATIVE, reason="without the core every request is aiohttp's")
 
@@ -79,6 +82,7 @@ import asyncio, aiohttp
 async def fake(self, *args, **kwargs): raise LookupError("patched")
 aiohttp.ClientSession._request = fake
 import wirespeed
+from wirespeed import lanes
 async def main():
     async with wirespeed.ClientSession() as session:
         try:
@@ -176,3 +180,87 @@ async def test_overridden_steps_of_a_session_are_taken_each_time() -> None:
         with mock.patch.object(session, "_build_url", side_effect=Mocked), pytest.raises(Mocked):
             await session.get(server.url("/ok"))
         assert len(server.exchanges) == 2
+
+
+def test_explanation_names_the_patch_and_its_origin() -> None:
+    original = aiohttp.ClientSession._request
+
+    @functools.wraps(original)
+    async def traced(*args: Any, **kwargs: Any) -> Any:
+        return await original(*args, **kwargs)
+
+    with mock.patch.object(aiohttp.ClientSession, "_request", traced):
+        (patch,) = lanes.patches()
+    assert patch.method == "aiohttp.client.ClientSession._request"
+    assert patch.by.startswith(f"{__name__}.")
+    assert "traced" in patch.by
+    assert lanes.patches() == []
+
+
+@native_only
+async def test_explain_tells_the_lane_without_sending() -> None:
+    async with wirespeed.ClientSession() as session:
+        url = "http://127.0.0.1:1/"
+        assert str(session.explain("GET", url, params={"a": "1"})) == "express lane"
+        assert session.explain("GET", url).reason is None
+        full = session.explain("GET", url, proxy="http://127.0.0.1:2/")
+        assert (full.lane, full.reason) == ("full", wirespeed.LaneReason.PROXY)
+        assert full.remedy in str(full)
+        with mock.patch.object(aiohttp.ClientRequest, "send", _raise):
+            full = session.explain("GET", url)
+            assert full.reason is wirespeed.LaneReason.PATCHED
+            assert "aiohttp.client_reqrep.ClientRequest.send" in full.detail
+        assert session.explain("GET", url, made_up=1).detail == "made_up"
+        assert session.native_stats() == {"express": 0, "full": {}}
+    for settings, reason in (
+        ({"trust_env": True}, "TRUST_ENV"),
+        ({"proxy": "http://127.0.0.1:2/"}, "PROXY"),
+        ({"headers": {"Upgrade": "x"}}, "UPGRADE"),
+        ({"request_class": _Request}, "CUSTOM_CLASS"),
+        ({"connector": aiohttp.TCPConnector()}, "FOREIGN_CONNECTOR"),
+    ):
+        async with wirespeed.ClientSession(**settings) as session:
+            assert session.explain("GET", url).reason is wirespeed.LaneReason[reason]
+
+
+class _Request(aiohttp.ClientRequest):
+    """Somebody's own."""
+
+
+@pytest.mark.parametrize("reason", list(wirespeed.LaneReason))
+def test_every_reason_has_a_remedy(reason: wirespeed.LaneReason) -> None:
+    assert reason.remedy
+
+
+async def test_strict_session_refuses_the_full_lane_before_anything_is_sent() -> None:
+    async with LocalServer() as server, wirespeed.ClientSession(strict_native=True) as session:
+        with pytest.raises(wirespeed.FullLaneError) as info:
+            await session.get(
+                URL(server.url("/ok")).with_user("me").with_password("secret"),
+                proxy=server.url("/"),
+                params="q=1",
+            )
+        expected = wirespeed.LaneReason.PROXY if wirespeed.NATIVE else wirespeed.LaneReason.NO_EXTENSION
+        assert info.value.reason is expected
+        assert expected.value in str(info.value)
+        assert "secret" not in str(info.value)
+        assert not server.connections
+        with pytest.raises(wirespeed.FullLaneError):
+            await session.ws_connect(server.url("/ok"))
+        if wirespeed.NATIVE:
+            async with session.get(server.url("/ok")) as resp:
+                assert resp.status == 200
+            assert session.native_stats() == {"express": 1, "full": {}}
+
+
+async def test_full_lane_request_is_logged_for_debugging(caplog: pytest.LogCaptureFixture) -> None:
+    async with LocalServer() as server, wirespeed.ClientSession() as session:
+        with caplog.at_level(logging.INFO, "wirespeed"):
+            await (await session.get(server.url("/ok?key=secret"), read_until_eof=False)).read()
+        assert not caplog.records
+        with caplog.at_level(logging.DEBUG, "wirespeed"):
+            await (await session.get(server.url("/ok?key=secret"), read_until_eof=False)).read()
+    (record,) = caplog.records
+    assert "full lane" in record.getMessage()
+    assert "/ok" in record.getMessage()
+    assert "secret" not in record.getMessage()

@@ -1,5 +1,6 @@
 """`wirespeed run`: a program cannot tell it from Python itself, and its requests run on the core."""
 
+import importlib.util
 import json
 import os
 import shutil
@@ -8,6 +9,8 @@ import subprocess
 import sys
 import venv
 from collections.abc import Callable, Iterator
+from importlib.machinery import SourceFileLoader
+from importlib.util import spec_from_loader
 from pathlib import Path
 from typing import Any
 
@@ -460,6 +463,37 @@ def test_loop_made_while_python_shuts_down_is_asyncios(programs: Programs) -> No
     assert len(programs.output("program.py")) == 2
 
 
+def test_policies_of_python_3_14_are_not_touched_by_their_deprecated_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As asyncio is there: the public names warn, the private ones do not."""
+
+    class Policy:
+        _loop_factory = object
+
+    class Deprecated:
+        def __getattr__(self, name: str) -> Any:
+            raise AssertionError(f"{name} is deprecated")
+
+    policy = Policy()
+    asyncio, events = Deprecated(), Deprecated()
+    events._get_event_loop_policy = lambda: policy  # type: ignore[attr-defined]
+    asyncio.events, asyncio._DefaultEventLoopPolicy = events, Policy  # type: ignore[attr-defined]
+    loader = SourceFileLoader("_wirespeed_hooks", str(Path(command.PRELOAD, "_wirespeed_hooks.py")))
+    hooks = importlib.util.module_from_spec(spec_from_loader("_wirespeed_hooks", loader))  # type: ignore[arg-type]
+    loader.exec_module(hooks)
+    monkeypatch.setitem(sys.modules, "asyncio", asyncio)  # type: ignore[arg-type]
+    hooks._use_fast_loop()
+    monkeypatch.undo()
+    for _ in range(2):
+        loop = policy._loop_factory()
+        if fast_loop().startswith(ASYNCIOS):
+            assert type(loop) is object
+        else:
+            assert type(loop).__module__ == fast_loop()
+            loop.close()  # type: ignore[attr-defined]
+
+
 # Other environments, other hooks
 
 NOTHING_OF_OURS = (
@@ -610,6 +644,14 @@ def test_launcher_imports_neither_aiohttp_nor_typer(programs: Programs) -> None:
     assert "_wirespeed_command" in imported
     assert len(imported) < 10
     assert not {"aiohttp", "typer", "typing", "wirespeed"} & set(imported)
+
+
+def test_extra_of_the_command_line_is_not_needed(programs: Programs) -> None:
+    code = "import sys; sys.modules['typer'] = sys.modules['rich'] = None;"
+    done = programs.run(
+        sys.executable, "-c", code + "from wirespeed.cli import main; main()", "run", "-c", "print(1)"
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "1\n", "")
 
 
 @pytest.mark.parametrize(("ends", "code"), [(3, 3), (0xC000013A, -1073741510), (0, 0)])

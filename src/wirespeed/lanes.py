@@ -165,8 +165,12 @@ def _is_replaced(owner: type, name: str, original: Any) -> bool:
 
 
 def _origin(member: Any) -> str:
-    module = getattr(member, "__module__", None) or type(member).__module__
-    return f"{module}.{getattr(member, '__qualname__', type(member).__qualname__)}"
+    """Where a replacement comes from: wrappers take over the names of what they wrap, not its code."""
+    wrapper = getattr(member, "_self_wrapper", member)  # wrapt's
+    code = getattr(wrapper, "__code__", None)
+    module = getattr(wrapper, "__globals__", {}).get("__name__") or type(wrapper).__module__
+    name = getattr(code, "co_qualname", None) or getattr(code, "co_name", None) or type(wrapper).__qualname__
+    return f"{module}.{name}"
 
 
 if NATIVE:

@@ -87,8 +87,8 @@ _SILENCE_AFTER_INTERIM = Known(
 
 _LOST_BY_A_HANDLER = Known(
     ("answer", "result", "seen", "wire", "connections", "probe", "left_open"),
-    "no RFC: when a handler of connection_reuseconn or connection_create_end raises, aiohttp frees the slot of "
-    "the connection and forgets the connection itself, open. Ours keeps it for the next request or closes it.",
+    "no RFC: when a handler of connection_reuseconn or connection_create_end raises, aiohttp frees the slot "
+    "of the connection and forgets the connection, open. Ours keeps it for the next request or closes it.",
     sometimes=True,
 )
 
@@ -109,6 +109,8 @@ KNOWN: dict[str, Known] = {
     "headers transfer encoding on a GET": _UNFRAMED_REQUEST,
     "HEAD answered with a body": _BODY_AFTER_HEAD,
     "answer before the request": _UNASKED,
+    "expect POST answered by 100 before the head is whole": _UNASKED,
+    "expect PUT answered by 100 before the head is whole": _UNASKED,
     "header Transfer-Encoding empty too": _EMPTY_CODING,
     "header Transfer-Encoding empty too byte by byte": _EMPTY_CODING,
     "Transfer-Encoding ''": _EMPTY_CODING,

@@ -10,11 +10,11 @@ from typing import Any
 import aiohttp
 import pytest
 from support.middlewares import Handler, Maker, Middleware, changing, in_request, in_session, look, look_at
-from support.outcome import ANY, Case, Do, Run, Script
+from support.outcome import Case, Do, Run, Script
 from support.scripted import Close, Expect, Pause, Reset, Send, Stall
 from support.tracing import Tracer, raising
 
-from .lanes import MIDDLEWARES, TRACING, lane_of
+from .lanes import MIDDLEWARES, TRACING, beside_plain, lane_of
 from .tables import answer, check, get, post, request, serve, table
 from .test_middlewares import ANSWER, BODIES, OK_LINE, case, setting, with_body
 from .test_tracing import STALE, in_turn, redirecting
@@ -221,7 +221,7 @@ ERROR_CASES = [
     for name in ("nothing", "bytes", "a stream", "a generator")
     if method == "POST" or name == "nothing"
 ] + [
-    case("catches a stale connection", in_turn(get("/1"), get("/2", in_request(catching(aiohttp.ClientError)))), STALE, lane=ANY),
+    case("catches a stale connection", in_turn(get("/1"), get("/2", in_request(catching(aiohttp.ClientError)))), STALE, lane=beside_plain(MIDDLEWARES)),
     case("sees no refusal as stale", lambda run: refused(run), expect="ClientConnectorError", probe=False),
     case("raises in the second of three", get("/m", in_request(catching(LookupError), raising_after(ERRORS["LookupError"]), changing()))),
     case("raises over a redirect", get("/m"), redirecting("302 F", "Location: /u"), session=in_session(at_path("/u", ERRORS["LookupError"]))),
@@ -454,12 +454,14 @@ CANCELLED_CASES = [
     case("cancelled and swallowed before", cancelled(waiting(5, swallow=True)), probe=False),
     case("cancelled and swallowed after", cancelled(waiting(5, before=False, swallow=True))),
     case("cancelled in the handler", cancelled(made(calling)), serve(Stall())),
-    case("cancelled in the handler of a POST", cancelled(made(calling), "POST", data=lambda: b"x"), serve(Stall())),
+    case(
+        "cancelled in the handler of a POST",
+        cancelled(made(calling), "POST", data=lambda: b"x"),
+        serve(Stall()),
+    ),
     case("cancelled in the handler, again", cancelled(made(calling_again)), serve(Stall())),
     case("cancelled in the handler within the head", cancelled(made(calling)), serve(b"HTTP/1.1 2", Stall())),
 ]
-
-
 
 
 def left_to_the_collector(do: Do) -> Do:
@@ -489,6 +491,7 @@ LEFT_CASES = [
         (*serve(PART, Stall()), FINAL, FINAL),
         session=lambda run: {"connector": run.api.TCPConnector(limit=2)},
         ignore=("warnings", "warned_at", "loop_errors"),
+        lane=beside_plain(MIDDLEWARES),
     )
     for what, do in LEFT.items()
 ]
@@ -541,7 +544,9 @@ async def test_cancellation(case: Case) -> None:
 CHALLENGE = 'WWW-Authenticate: Digest realm="r", nonce="n{}", qop="{}", algorithm={}, opaque="o"'
 
 
-def challenged(nonce: int = 1, qop: str = "auth", algorithm: str = "MD5", body: bytes = b"who") -> tuple[Any, ...]:
+def challenged(
+    nonce: int = 1, qop: str = "auth", algorithm: str = "MD5", body: bytes = b"who"
+) -> tuple[Any, ...]:
     lines = ("HTTP/1.1 401 Who", CHALLENGE.format(nonce, qop, algorithm))
     return (Expect(), Send(answer(*lines, body=body)))
 

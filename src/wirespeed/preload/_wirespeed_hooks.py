@@ -53,7 +53,7 @@ class _Finder:
     def find_spec(
         self, name: str, path: "Sequence[str] | None" = None, target: "ModuleType | None" = None
     ) -> "ModuleSpec | None":
-        if name not in _waiting:
+        if name not in _waiting or self not in sys.meta_path:  # wrapped by another finder: stand aside
             return None
         for finder in sys.meta_path[sys.meta_path.index(self) + 1 :]:
             find_spec: Any = getattr(finder, "find_spec", None)

@@ -92,7 +92,7 @@ class SessionClient(Client):
                 connector=connector, cookies=workloads.COOKIES, cookie_jar=jar
             )
         else:
-            self._session = module.ClientSession(connector=connector)
+            self._session = module.ClientSession(connector=connector, **_hooks(module, workload.kind))
         return self._calls()[workload.kind]
 
     def _calls(self) -> dict[Kind, Call]:
@@ -127,7 +127,14 @@ class SessionClient(Client):
                 answer = await resp.json()
             return int(answer["id"])
 
-        return {Kind.READ: read, Kind.DECODE: decode, Kind.POST: post, Kind.RICH: rich}
+        return {
+            Kind.READ: read,
+            Kind.TRACED: read,
+            Kind.MIDDLEWARE: read,
+            Kind.DECODE: decode,
+            Kind.POST: post,
+            Kind.RICH: rich,
+        }
 
     async def close(self) -> None:
         await self._session.close()
@@ -135,6 +142,26 @@ class SessionClient(Client):
     def lanes(self) -> dict[str, Any] | None:
         stats = getattr(self._session, "native_stats", None)
         return None if stats is None else stats()
+
+
+def _hooks(module: Any, kind: Kind) -> dict[str, Any]:
+    """Settings of a session whose requests pass through code of the user's."""
+    if kind is Kind.MIDDLEWARE:
+
+        async def pass_on(req: Any, handler: Any) -> Any:
+            return await handler(req)
+
+        return {"middlewares": (pass_on,)}
+    if kind is Kind.TRACED:
+
+        async def note(session: Any, context: Any, params: Any) -> None:
+            context.method = params.method
+
+        trace = module.TraceConfig()
+        for signal in (trace.on_request_start, trace.on_request_end, trace.on_request_exception):
+            signal.append(note)
+        return {"trace_configs": [trace]}
+    return {}
 
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
@@ -207,12 +234,17 @@ def _wirespeed(target: Target) -> Client:
     return SessionClient(target, "wirespeed")
 
 
+def _declines_hooks(workload: Workload) -> str | None:
+    has_hooks = workload.kind in (Kind.TRACED, Kind.MIDDLEWARE)
+    return "it has no aiohttp traces or middlewares" if has_hooks else None
+
+
 def _declines_gather(workload: Workload) -> str | None:
-    return "it has no queue behind its pool" if workload.is_gather else None
+    return "it has no queue behind its pool" if workload.is_gather else _declines_hooks(workload)
 
 
 def _declines_slow_gather(workload: Workload) -> str | None:
-    return "it takes minutes" if workload.is_gather else None
+    return "it takes minutes" if workload.is_gather else _declines_hooks(workload)
 
 
 _ALL: Final = (
@@ -234,7 +266,7 @@ _ALL: Final = (
         asyncio.new_event_loop,
     ),
     ClientSpec("httpx", "httpx", ("httpx",), _httpx, relative_cost=40, declines=_declines_slow_gather),
-    ClientSpec("pyreqwest", "pyreqwest", ("pyreqwest",), _pyreqwest),
+    ClientSpec("pyreqwest", "pyreqwest", ("pyreqwest",), _pyreqwest, declines=_declines_hooks),
     ClientSpec("floor", "bare floor", ("httptools",), _floor, declines=_declines_gather),
 )
 CLIENTS: Final = {spec.name: spec for spec in _ALL}

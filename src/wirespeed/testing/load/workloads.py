@@ -13,6 +13,8 @@ class Kind(enum.Enum):
     READ = "GET, read()"
     DECODE = "GET, json()"
     POST = "POST of a JSON body, read()"
+    TRACED = "GET, read(), with a TraceConfig for start, end and exception"
+    MIDDLEWARE = "GET, read(), through one middleware that passes on"
     RICH = "GET with params, 2 headers, cookies, timeouts, raise_for_status, json()"
 
 
@@ -77,6 +79,8 @@ _ALL: Final = (
     Workload("post64", "POST json body, 64", Kind.POST, "/post", expected=len(POST_ANSWER)),
     Workload("rich64", "rich request, 64", Kind.RICH, expected=JSON_ID, requests=10_000),
     Workload("decode64", "json() of the answer, 64", Kind.DECODE, expected=JSON_ID),
+    Workload("traced64", "GET json, traced, 64", Kind.TRACED),
+    Workload("middleware64", "GET json, one middleware, 64", Kind.MIDDLEWARE),
     Workload(
         "body100k",
         "100 kB bodies, 16",
@@ -109,6 +113,8 @@ _SHORT: Final = {
     "post": "post64",
     "rich": "rich64",
     "decode": "decode64",
+    "traced": "traced64",
+    "middleware": "middleware64",
     "fresh": "fresh32",
     "gather": "gather100k",
 }
