@@ -83,6 +83,6 @@ async def test_kept_stand_ins_are_closed_with_the_connector() -> None:
 
 async def test_connect_takes_no_traces_for_none() -> None:
     async with wirespeed.TCPConnector() as connector:
-        with mock.patch.object(connector, "_create_connection", side_effect=OSError("unreachable")):
-            with pytest.raises(OSError, match="unreachable"):
-                await connector.connect(_request(), None, aiohttp.ClientTimeout())  # type: ignore[arg-type]
+        failing = mock.patch.object(connector, "_create_connection", side_effect=OSError("unreachable"))
+        with failing, pytest.raises(OSError, match="unreachable"):
+            await connector.connect(_request(), None, aiohttp.ClientTimeout())  # type: ignore[arg-type]

@@ -33,10 +33,12 @@ def show(comparison: Comparison, verbose: bool) -> None:
     ours = comparison.wirespeed
     for place in ours.unreached:
         print(f"\nnot reached by install(): {place}")
-    lanes = ", ".join(f"{number} {reason}" for reason, number in ours.full.most_common())
+    reasons = ", ".join(f"{number} {reason}" for reason, number in ours.full.most_common())
     print(
-        f"\nrequests on wirespeed: {ours.express} on the express lane, {ours.full.total()} on the full lane ({lanes})"
+        f"\nrequests on wirespeed: {ours.express} on the express lane, {sum(ours.full.values())} on the full"
     )
+    if reasons:
+        print(f"    on the full lane because of: {reasons}")
 
 
 def failure(comparison: Comparison, name: str) -> str:
