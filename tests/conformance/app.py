@@ -22,7 +22,7 @@ from conformance.known import KNOWN
 from conformance.report import show, write_junit
 from conformance.results import RunBroken
 from conformance.runs import Runner
-from conformance.suite import GROUPS, LOOPS
+from conformance.suite import GROUPS, LOOPS, PINNED
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -32,7 +32,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--select", action="append", default=[], metavar="NAME", help="a group, a file or the id of a test")
     add("-k", dest="expression", default="", help="pytest's -k, on both sides")
-    add("--aiohttp", metavar="VERSION", help="instead of the version that this Python has")
+    add("--aiohttp", metavar="VERSION", help="`pinned`, or a version; else the one that this Python has")
     add("--python", default=sys.executable, metavar="EXECUTABLE", help="run the tests with this Python")
     add("--loop", choices=LOOPS, default=LOOPS[0])
     add("--cache", type=Path, default=ROOT / "build" / "conformance", metavar="DIRECTORY")
@@ -53,7 +53,9 @@ def main() -> int:
     start = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="wirespeed-conformance-") as directory:
         work = Path(directory)
-        env = set_up(args.python, args.aiohttp, args.cache.resolve(), work)
+        env = set_up(
+            args.python, PINNED if args.aiohttp == "pinned" else args.aiohttp, args.cache.resolve(), work
+        )
         options = ["-k", args.expression] if args.expression else []
         try:
             comparison = Runner(env, work, args.loop, options).compare(selected(args.select), KNOWN)

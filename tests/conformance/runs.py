@@ -102,9 +102,10 @@ class Runner:
             "WIRESPEED_CONFORMANCE_INSTALL": str(int(side == "wirespeed")),
         }
         command = [
-            str(self._env.python), "-m", "pytest", "-q", "--tb=short", "-p", PLUGIN.stem, "-p", "no:cacheprovider",
-            "-o", "addopts=", "-o", f"timeout={TEST_TIMEOUT}", "-m", MARKERS, f"--aiohttp-loop={self._loop}",
-            *self._options, *names,
+            str(self._env.python), "-m", "pytest", "-q", "--tb=short",
+            "-p", PLUGIN.stem, "-p", "no:cacheprovider", "-m", MARKERS,
+            "-o", "addopts=", "-o", f"timeout={TEST_TIMEOUT}",
+            f"--aiohttp-loop={self._loop}", *self._options, *names,
         ]  # fmt: skip
         with (self._work / side / "log.txt").open("wb") as log:
             return subprocess.Popen(
