@@ -30,6 +30,7 @@ FLOORS = {
     "observe": 10,
     "policy": 10,
     "testing": 10,
+    "views": 15,
     "autopsy": 20,
     "batch": 20,
     "connector": 20,

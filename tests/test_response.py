@@ -3,12 +3,28 @@
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
+from unittest import mock
 
+import aiohttp
 import pytest
-from support.checks import express_session
+from support.checks import eventually, express_session
 from support.local import LocalServer
 
+import wirespeed
+
+native_only = pytest.mark.skipif(not wirespeed.NATIVE, reason="aiohttp's own response does it otherwise")
+
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n"
+
+
+def output_size(resp: aiohttp.ClientResponse) -> int:
+    with pytest.warns(DeprecationWarning, match="output_size"):
+        return resp.output_size
+
+
+def upload_complete(resp: aiohttp.ClientResponse) -> "asyncio.Future[None]":
+    with pytest.warns(DeprecationWarning, match="upload_complete"):
+        return resp.upload_complete
 
 
 async def test_upload_attributes_follow_an_upload_that_outlasts_the_head() -> None:
@@ -28,12 +44,22 @@ async def test_upload_attributes_follow_an_upload_that_outlasts_the_head() -> No
     async with LocalServer(raw=True) as server, express_session() as session:
         server.on_data = serve
         async with session.post(server.url(), data=body()) as resp:
-            with pytest.warns(DeprecationWarning):
-                before, is_sent = resp.output_size, resp.upload_complete
+            before, is_sent = output_size(resp), upload_complete(resp)
             assert not is_sent.done()
             go_on.set()
             await asyncio.wait_for(is_sent, 2)
             assert await resp.read() == b"!"
-            with pytest.warns(DeprecationWarning):
-                assert resp.upload_complete is is_sent
-                assert resp.output_size >= before + 512
+            assert upload_complete(resp) is is_sent
+            assert output_size(resp) >= before + 512
+
+
+@native_only
+async def test_closing_a_response_closes_the_connection_that_was_handed_out() -> None:
+    async with LocalServer() as server, express_session() as session:
+        resp = await session.get(server.url("/half"))
+        protocol = resp.connection.protocol
+        with mock.patch.object(protocol, "close", wraps=protocol.close) as close:
+            resp.close()
+        close.assert_called_once_with()
+        assert resp.connection is None
+        await eventually(lambda: not server.open, "connection closed")

@@ -28,6 +28,7 @@ from ._core.connection import ConnectionState
 from ._core.exchange import CloseReason
 from ._core.pool import ConnectTimeout, Host, Pool, PoolClosed
 from ._signatures import like
+from .views import IdleView, InUseView
 
 if TYPE_CHECKING:
     from aiohttp.client import ClientTimeout
@@ -36,6 +37,17 @@ if TYPE_CHECKING:
 # asyncio's, or that of async_timeout where asyncio has none (CPython 3.10): aiohttp has chosen.
 timeout_at: Any = vars(helpers)["async_timeout"].timeout_at
 _BASE_CONNECT = BaseConnector.connect
+
+
+class StandIn(ClientConnectionError):
+    """What was dialled is no connection that the pool could keep: a test put its own thing there.
+
+    The slot is free again. `protocol` is the thing.
+    """
+
+    def __init__(self, protocol: Any) -> None:
+        super().__init__(f"Expected a connection of aiohttp's, got {protocol!r}")
+        self.protocol = protocol
 
 
 class PooledConnector(BaseConnector):
@@ -55,6 +67,8 @@ class PooledConnector(BaseConnector):
             lenient=not helpers.DEBUG,
         )
         self._lent: dict[ResponseHandler, PooledConnection] = {}
+        self._conns = IdleView(self.pool)
+        self._acquired = InUseView(self.pool)
 
     @property
     def is_pooled(self) -> bool:
@@ -138,7 +152,14 @@ class PooledConnector(BaseConnector):
         return transport
 
     def _adopt(self, host: Host, protocol: ResponseHandler) -> PooledConnection:
-        """Make a connection of the pool of what was dialled."""
+        """Make a connection of the pool of what was dialled.
+
+        Raises:
+            StandIn: it is something else. Not isinstance(): mocks pass for what they stand for.
+        """
+        if not issubclass(type(protocol), ResponseHandler):
+            self.pool.free(host)
+            raise StandIn(protocol)
         transport = self._strip(protocol)
         if transport is None:
             self.pool.free(host)
@@ -228,7 +249,13 @@ class PooledConnector(BaseConnector):
         if getattr(inherited, "__func__", None) is not _BASE_CONNECT or not self.is_pooled:
             # A tool patched aiohttp's connect; it has to see the call, and serves it alone.
             return await inherited(req, traces, timeout)
-        return self._lend(await self.acquire_traced(req, traces, timeout))
+        try:
+            conn = await self.acquire_traced(req, traces or (), timeout)
+        except StandIn as exc:
+            # Handled as aiohttp handles its connections, by aiohttp's code.
+            self._acquired.add(exc.protocol)
+            return Connection(self, req.connection_key, exc.protocol, self._loop)
+        return self._lend(conn)
 
     def _lend(self, conn: PooledConnection) -> Connection:
         protocol = ResponseHandler(self._loop)
@@ -262,9 +289,9 @@ class PooledConnector(BaseConnector):
     def _close(self, *, abort_ssl: bool = False) -> list[Awaitable[object]]:
         if self._closed:
             return []
-        waiters = super()._close(abort_ssl=abort_ssl)
         if self._loop.is_closed() or not self.is_pooled:
-            return waiters
+            return super()._close(abort_ssl=abort_ssl)
+        waiters: list[Awaitable[object]] = []
         for protocol, conn in self._lent.items():
             if abort_ssl and conn.is_tls:
                 protocol.abort()
@@ -275,7 +302,20 @@ class PooledConnector(BaseConnector):
         self._lent.clear()
         self.pool.close()
         waiters.append(self.pool.wait_closed())
-        return waiters
+        # What is left in the views is aiohttp's own.
+        return [*super()._close(abort_ssl=abort_ssl), *waiters]
+
+    def _cleanup(self) -> None:
+        """Close what aiohttp's own code kept and is idle for too long; the pool sees to itself."""
+        view = self._conns
+        if not isinstance(view, IdleView):
+            super()._cleanup()
+            return
+        self._conns = view.own()
+        super()._cleanup()
+        view.clear()
+        view.update(self._conns)
+        self._conns = view
 
     def __del__(self, _warnings: Any = warnings) -> None:
         if not self.is_pooled:

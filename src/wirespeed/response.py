@@ -121,7 +121,8 @@ class ExchangeProtocol:
 
     @property
     def upgraded(self) -> bool:
-        return False
+        head = self._exchange.head
+        return head is not None and head.status == 101 and not self._exchange.is_complete
 
     @property
     def should_close(self) -> bool:
@@ -317,11 +318,13 @@ class ClientResponse(aiohttp.ClientResponse):
             if content and content.exception() is None:
                 set_exception(content, ClientConnectionError("Connection closed"))
         self._closed = True
-        if self._connection is not None:
-            # Only its callbacks: close() and release() come here.
-            self._connection._notify_release()
+        if (connection := self._connection) is not None:
+            # Not by its close() or release(): they come here.
             self._connection = None
-        if not exchange.is_complete and not self._loop.is_closed():
+            connection._notify_release()
+            if connection.protocol is not None and not self._loop.is_closed():
+                connection.protocol.close()
+        elif not exchange.is_complete and not self._loop.is_closed():
             exchange.abandon()
 
     def close(self) -> None:

@@ -21,7 +21,8 @@ from conformance.suite import CONSTRAINTS, DIGESTS, PINNED, REQUIREMENTS
 ROOT = Path(__file__).resolve().parents[2]
 _PROBE = """
 import importlib.metadata, importlib.util, json, sys
-found = {"tag": f"{sys.implementation.cache_tag}{getattr(sys, 'abiflags', '')}", "aiohttp": "", "wirespeed": ""}
+tag = sys.implementation.cache_tag + getattr(sys, "abiflags", "")
+found = {"tag": tag, "aiohttp": "", "wirespeed": ""}
 try:
     found["aiohttp"] = importlib.metadata.version("aiohttp")
 except importlib.metadata.PackageNotFoundError:

@@ -48,8 +48,7 @@ class Results:
         for line in report.read_text("utf-8").splitlines() if report.is_file() else ():
             record = json.loads(line)
             if record["kind"] == "test":
-                outcome = Outcome(record["outcome"], record["text"], record["id"])
-                results._add(plain_id(outcome.node_id, loop), outcome)
+                results.add(record["id"], record["outcome"], record["text"], loop)
             elif record["kind"] == "install":
                 results.unreached = tuple(record["unreached"])
             else:
@@ -61,10 +60,12 @@ class Results:
             raise RunBroken(f"the run was cut short after {last}")
         return results
 
-    def _add(self, name: str, outcome: Outcome) -> None:
+    def add(self, node_id: str, result: str, text: str, loop: str) -> None:
+        """Take in how a phase of a test ended."""
+        name = plain_id(node_id, loop)
         known = self.tests.get(name)
-        if known is None or _RANK[outcome.result] > _RANK[known.result]:
-            self.tests[name] = outcome
+        if known is None or _RANK[result] > _RANK[known.result]:
+            self.tests[name] = Outcome(result, text, node_id)
 
     def passed(self, name: str) -> bool:
         return name in self.tests and self.tests[name].result == "passed"
@@ -115,7 +116,8 @@ class Comparison:
         return [
             name
             for name in dict.fromkeys((*self.aiohttp.tests, *self.wirespeed.tests))
-            if not self.aiohttp.passed(name) and self._result(self.aiohttp, name) != self._result(self.wirespeed, name)
+            if not self.aiohttp.passed(name)
+            and self._result(self.aiohttp, name) != self._result(self.wirespeed, name)
         ]
 
     @staticmethod

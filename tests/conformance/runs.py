@@ -21,6 +21,7 @@ RUN_TIMEOUT = 1800  # seconds for all tests
 TEST_TIMEOUT = 60  # seconds for one; aiohttp's own is 120
 RERUN_MAX = 10  # more failures than that are no accident
 _SIDES = ("aiohttp", "wirespeed")
+_OWN = ("PYTEST", "WIRESPEED")  # settings of whoever runs this are not for the tests
 
 
 class Runner:
@@ -92,17 +93,19 @@ class Runner:
     def _start(self, side: str, names: Sequence[str]) -> "subprocess.Popen[bytes]":
         report = self._report(side)
         report.unlink(missing_ok=True)
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(_OWN)}
         env = {
-            **{name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "WIRESPEED"))},
+            **inherited,
             "PYTHONPATH": str(self._env.library),
             "PYTHONDONTWRITEBYTECODE": "1",
             "WIRESPEED_CONFORMANCE_REPORT": str(report),
             "WIRESPEED_CONFORMANCE_INSTALL": str(int(side == "wirespeed")),
         }
         command = [
-            str(self._env.python), "-m", "pytest", "-p", PLUGIN.stem, "-p", "no:cacheprovider", "-q", "--tb=short",
-            "-o", "addopts=", "-o", f"timeout={TEST_TIMEOUT}", "-m", MARKERS, f"--aiohttp-loop={self._loop}",
-            *self._options, *names,
+            str(self._env.python), "-m", "pytest", "-q", "--tb=short",
+            "-p", PLUGIN.stem, "-p", "no:cacheprovider", "-m", MARKERS,
+            "-o", "addopts=", "-o", f"timeout={TEST_TIMEOUT}",
+            f"--aiohttp-loop={self._loop}", *self._options, *names,
         ]  # fmt: skip
         with (self._work / side / "log.txt").open("wb") as log:
             return subprocess.Popen(

@@ -50,10 +50,10 @@ GROUPS: dict[str, tuple[str, ...]] = {
 }
 
 # Of the requirements of aiohttp's tests, those that these files import, in the versions that
-# aiohttp's archive pins.
+# aiohttp's archive pins. Without blockbuster, which is optional there: it looks for blocking
+# calls in aiohttp's modules, and takes half of the time.
 REQUIREMENTS = (
     "aiodns; implementation_name == 'cpython'",
-    "blockbuster",
     "brotli; implementation_name == 'cpython'",
     "coverage",  # named in aiohttp's pytest.ini
     "freezegun",

@@ -52,8 +52,15 @@ if INSTALL:
 def pytest_configure(config: pytest.Config) -> None:
     # aiohttp's pytest.ini ignores this warning by the words of its message, the class's name among them.
     config.addinivalue_line(
-        "filterwarnings", "ignore:Unclosed client session <wirespeed.client.ClientSession object:ResourceWarning"
+        "filterwarnings",
+        "ignore:Unclosed client session <wirespeed.client.ClientSession object:ResourceWarning",
     )
+
+
+def pytest_collection_finish() -> None:
+    # aiohttp's loop fixture collects garbage after each test: let it not look at all modules each time.
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_logreport(report: Any) -> None:

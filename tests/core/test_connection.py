@@ -36,6 +36,7 @@ def idle(wire: Wire) -> Connection:
 CLOSE = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"
 OLD = b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok"
 OLD_KEPT = b"HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nContent-Length: 2\r\n\r\nok"
+SWITCHING = b"HTTP/1.1 101 X\r\nX-Other: 1\r\n\r\n"
 UPGRADE = b"HTTP/1.1 101 X\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"
 
 
@@ -54,8 +55,8 @@ UPGRADE = b"HTTP/1.1 101 X\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n"
         ({"keepalive_timeout": 0.0}, {}, OK, CloseReason.FORCE_CLOSE),
         ({}, {}, OK + b"HTTP/1.1 200 OK\r\n", CloseReason.SURPLUS_BYTES),
         ({}, {"skip_body": True}, OK, CloseReason.SURPLUS_BYTES),
-        ({}, {}, UPGRADE, CloseReason.UPGRADED),
-        ({}, {}, UPGRADE + b"frames", CloseReason.UPGRADED),
+        ({}, {}, SWITCHING, CloseReason.KEPT),
+        ({}, {}, SWITCHING + b"frames", CloseReason.UPGRADED),
         ({}, {}, b"garbage\r\n", CloseReason.MALFORMED),
         ({}, {}, OK[:-2] + b"ok garbage", CloseReason.MALFORMED),
     ],
@@ -76,6 +77,24 @@ def test_connection_is_kept_or_closed_for_a_named_reason(
     exchange.waiter.exception()
     wire.loop.run_ready()
     assert wire.loop.errors == []
+
+
+@pytest.mark.parametrize("tail", [b"", b"frames"])
+def test_upgraded_connection_stays_with_its_response_until_that_is_let_go(tail: bytes) -> None:
+    wire = Wire()
+    exchange = wire.send(total_at=wire.loop.now + 1)
+    wire.transport.feed(UPGRADE + tail)
+    wire.transport.feed(b"more frames")
+    wire.loop.advance(2)
+    assert wire.conn.state == ConnectionState.ACTIVE
+    assert exchange.waiter.result() is None
+    assert not exchange.is_complete
+    assert exchange.take_body() == b""
+    assert exchange.transport is wire.transport
+    exchange.abandon()
+    assert wire.conn.state == ConnectionState.CLOSED
+    assert wire.conn.close_reason == CloseReason.UPGRADED
+    assert (wire.pool.in_use, wire.pool.idle) == (0, 0)
 
 
 def test_connection_serves_many_requests(wire: Wire) -> None:

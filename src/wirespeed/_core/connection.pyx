@@ -251,7 +251,10 @@ cdef class Connection(ReadGate):
         if parser.parts:
             parts, parser.parts = parser.parts, []
             exchange._on_body(parts, parser.body_size)
-        if parser.is_complete and exchange.gate is self:
+        if parser.is_upgraded:
+            # The connection stays with the response, for whoever speaks the other protocol.
+            exchange._unlink()
+        elif parser.is_complete and exchange.gate is self:
             self._finish(exchange)
             exchange._on_complete()
             has_head = True
@@ -279,8 +282,6 @@ cdef class Connection(ReadGate):
             return CloseReason.SERVER_CLOSES
         if exchange.upload is not None or exchange.is_unclean:
             return CloseReason.UPLOAD_UNFINISHED
-        if exchange.head.status == 101:
-            return CloseReason.UPGRADED
         return CloseReason.KEPT
 
     # Flow control, both ways
@@ -356,6 +357,10 @@ cdef class Connection(ReadGate):
 
     # End
 
+    def is_connected(self):
+        """Whether the connection can be used, or is being used."""
+        return self.state != ConnectionState.CLOSED and not self.transport.is_closing()
+
     def close(self, CloseReason reason=CloseReason.ABANDONED):
         """Close the connection unless it is closed already; an exchange under way fails."""
         if self.state != ConnectionState.CLOSED:
@@ -363,7 +368,7 @@ cdef class Connection(ReadGate):
 
     cdef int _drop(self, CloseReason reason) except -1:
         if self.state != ConnectionState.CLOSED:
-            return self._close(reason)
+            return self._close(CloseReason.UPGRADED if self.parser.is_upgraded else reason)
         return 0
 
     cdef int _close(self, CloseReason reason) except -1:
@@ -388,7 +393,8 @@ cdef class Connection(ReadGate):
         if exchange is not None and exchange.gate is self:
             exchange.gate = None
             exchange._fail(
-                Failure.OWNER_CLOSED if reason == CloseReason.POOL_CLOSED else Failure.CONNECTION_LOST, None, None
+                Failure.OWNER_CLOSED if reason == CloseReason.POOL_CLOSED else Failure.CONNECTION_LOST,
+                None, None,
             )
         return 0
 

@@ -230,7 +230,9 @@ cdef class Exchange(Deadline):
     def take_body(self):
         """Return the whole body, or None while it is not complete or when a stream has it."""
         cdef list parts
-        if not self.is_complete or self.sink is not None:
+        if self.sink is not None:
+            return None
+        if not self.is_complete and (self.head is None or not self.head.no_body):
             return None
         parts = self.parts
         if parts is None:

@@ -34,6 +34,7 @@ cdef class ResponseParser:
     cdef readonly Py_ssize_t body_size           # bytes of body so far, as on the wire
     cdef readonly bint is_complete               # the whole message was read
     cdef readonly bint has_surplus               # bytes came after the message
+    cdef readonly bint is_upgraded               # 101: from here on the connection speaks another protocol
     cdef readonly object error                   # why the message is malformed, or None
 
     # While a head is read

@@ -27,6 +27,7 @@ class ResponseParser:
     body_size: int
     is_complete: bool
     has_surplus: bool
+    is_upgraded: bool
     error: Exception | None
     def begin(self, skip_body: bool, max_line_size: int, max_field_size: int, max_headers: int) -> int: ...
     def feed(self, data: bytes | memoryview) -> int: ...

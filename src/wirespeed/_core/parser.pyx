@@ -104,6 +104,7 @@ cdef class ResponseParser:
         self.error = None
         self.is_complete = False
         self.has_surplus = False
+        self.is_upgraded = False
         self.body_size = 0
         self._head_size = 0
         self._line_size = 0
@@ -136,13 +137,16 @@ cdef class ResponseParser:
         except HttpParserUpgrade:
             # 101: what follows is another protocol; the message itself is complete.
             self.has_surplus = True
+            self.is_upgraded = True
             self._is_fresh = False
             self.is_complete = True
         except HttpParserError as exc:
             self._is_fresh = False
             if self.is_complete and self.head.status == 101:
-                # Without Connection: upgrade, httptools has no HttpParserUpgrade for it.
-                self.has_surplus = True
+                # Without Connection: upgrade it is a response like any other, but llhttp stops at its end.
+                read = b"".join([*self._fragments, bytes(data)])
+                if not read.endswith(b"\r\n\r\n") or read.count(b"\r\n\r\n") > 1 + self._informational:
+                    self.has_surplus = True
             else:
                 self.error = exc.__context__ if isinstance(exc, HttpParserCallbackError) else exc
         except HeadRefused as exc:

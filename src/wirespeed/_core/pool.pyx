@@ -358,6 +358,10 @@ cdef class Pool(ConnectionOwner):
         self.deadlines.close()
         self.hosts.clear()
 
+    def connections(self):
+        """List the connections that are not gone, in no order; for whoever counts or looks."""
+        return list(self._open)
+
     def wait_closed(self):
         """Return a future that is done when every transport of the closed pool is gone."""
         if self._gone is None:

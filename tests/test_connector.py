@@ -1,0 +1,88 @@
+"""The connectors where somebody looks into them, or puts something else in a connection's place."""
+
+import asyncio
+from typing import Any
+from unittest import mock
+
+import aiohttp
+import pytest
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.client_reqrep import ClientRequest
+from support.checks import eventually, express_session
+from support.local import LocalServer
+from yarl import URL
+
+import wirespeed
+
+
+def _request() -> ClientRequest:
+    return ClientRequest("GET", URL("http://mocked.host/"), loop=asyncio.get_running_loop())
+
+
+async def test_private_containers_show_the_connections_of_the_pool() -> None:
+    async with LocalServer() as server, LocalServer() as other:
+        connector: Any = wirespeed.TCPConnector()
+        async with express_session(connector=connector, at_least=3) as session:
+            assert (len(connector._conns), len(connector._acquired)) == (0, 0)
+            resp = await session.get(server.url("/half"))
+            (conn,) = connector._acquired
+            assert conn.is_connected()
+            assert conn in connector._acquired
+            assert not connector._conns
+            resp.close()
+            assert not connector._acquired
+            assert not conn.is_connected()
+            for at in (server, other):
+                await (await session.get(at.url("/ok"))).read()
+            assert len(connector._conns) == 2
+            ((conn, idle_since),) = next(iter(connector._conns.values()))
+            assert conn.transport.get_extra_info("peername") is not None
+            assert idle_since > 0
+            assert list(connector._conns) == list(connector._conns.keys())
+            assert all(key in connector._conns and len(kept) == 1 for key, kept in connector._conns.items())
+            if wirespeed.NATIVE:
+                assert repr(connector._conns).count("IDLE") == 2
+        assert not connector._conns
+
+
+async def test_private_containers_are_empty_once_the_server_closed() -> None:
+    async with LocalServer() as server:
+        connector: Any = wirespeed.TCPConnector()
+        async with express_session(connector=connector) as session:
+            await (await session.get(server.url("/ok"))).read()
+            server.connections[0].transport.close()
+            if wirespeed.NATIVE:
+                await eventually(lambda: not connector._conns, "idle connection dropped")
+
+
+async def test_what_a_test_puts_in_a_connections_place_is_handed_on() -> None:
+    protocol = mock.create_autospec(ResponseHandler, instance=True)
+    protocol.closed = None
+    async with wirespeed.TCPConnector(limit=1) as connector:
+        for _ in range(3):
+            with mock.patch.object(connector, "_create_connection", mock.AsyncMock(return_value=protocol)):
+                conn = await connector.connect(_request(), [], aiohttp.ClientTimeout())
+            assert conn.protocol is protocol
+            conn.close()
+            assert protocol.close.called
+
+
+async def test_kept_stand_ins_are_closed_with_the_connector() -> None:
+    protocol = mock.create_autospec(ResponseHandler, instance=True, should_close=False, closed=None)
+    connector = wirespeed.TCPConnector()
+    with mock.patch.object(connector, "_create_connection", mock.AsyncMock(return_value=protocol)):
+        (await connector.connect(_request(), [], aiohttp.ClientTimeout())).release()
+    assert len(connector._conns) == 1
+    connector._cleanup()
+    assert len(connector._conns) == 1
+    assert not protocol.abort.called
+    await connector.close()
+    assert protocol.abort.called
+    assert not connector._conns
+
+
+async def test_connect_takes_no_traces_for_none() -> None:
+    async with wirespeed.TCPConnector() as connector:
+        failing = mock.patch.object(connector, "_create_connection", side_effect=OSError("unreachable"))
+        with failing, pytest.raises(OSError, match="unreachable"):
+            await connector.connect(_request(), None, aiohttp.ClientTimeout())  # type: ignore[arg-type]
