@@ -23,8 +23,8 @@ botocore = need("botocore.exceptions")
 moto = need("moto.server")
 
 KEYS = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
-# It gives every request `proxy_headers={}`, without a proxy.
-LANE = "proxy"
+# Although it gives every request `proxy_headers={}`, and every upload `Expect: 100-continue`.
+LANE = "express"
 
 ways = pytest.mark.parametrize("way", [nullcontext, wirespeed.installed], ids=["plain", "installed"])
 
