@@ -362,3 +362,52 @@ async def test_method_patched_on_the_installed_class_is_called() -> None:
                 with mock.patch.object(owner, name, refuse, create=True), pytest.raises(Mocked):
                     await session.get(server.url("/ok"))
         assert len(server.exchanges) <= 1  # `start` comes after the request was sent
+
+
+def test_mock_in_the_place_of_a_method_is_left_alone() -> None:
+    with mock.patch.object(ORIGINALS["ClientSession"], "_request") as mocked:
+        wirespeed.install()
+        assert vars(ORIGINALS["ClientSession"])["_request"] is mocked
+
+
+class Wrapper:
+    """As wrapt's FunctionWrapper: calls the wrapper with the function it wraps."""
+
+    def __init__(self, wrapped: Any, wrapper: Any) -> None:
+        self.__wrapped__ = wrapped
+        self._self_wrapper = wrapper
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        if instance is None:
+            return self
+        bound = self.__wrapped__.__get__(instance, owner)
+        return lambda *args, **kwargs: self._self_wrapper(bound, args, kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__wrapped__, name)
+
+
+@pytest.mark.parametrize("unwraps", [True, False], ids=["tool takes it off", "tool leaves it on"])
+async def test_wrapper_put_on_before_wraps_ours_while_installed(unwraps: bool) -> None:
+    calls = []
+
+    def note(wrapped: Any, args: Any, kwargs: Any) -> Any:
+        calls.append(args)
+        return wrapped(*args, **kwargs)
+
+    theirs = ORIGINALS["ClientSession"]
+    original, ours = vars(theirs)["_request"], vars(wirespeed.ClientSession)["_request"]
+    wrapper = Wrapper(Wrapper(original, note), note)
+    async with LocalServer() as server:
+        with mock.patch.object(theirs, "_request", wrapper):
+            wirespeed.install()
+            assert vars(theirs)["_request"] is original
+            assert_accelerated(await lane(aiohttp.ClientSession(), server))
+            assert len(calls) == 2
+            if unwraps:
+                aiohttp.ClientSession._request = aiohttp.ClientSession._request.__wrapped__.__wrapped__
+                assert_accelerated(await lane(aiohttp.ClientSession(), server))
+                assert len(calls) == 2
+            wirespeed.uninstall()
+            assert vars(wirespeed.ClientSession)["_request"] is ours
+            assert vars(theirs)["_request"] is (original if unwraps else wrapper)

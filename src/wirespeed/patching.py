@@ -173,7 +173,8 @@ class _Installer:
 
 def _wrappers(member: Any) -> Iterator[Any]:
     """Yield the wrapt wrappers around a function, outermost first; tools carry copies of wrapt."""
-    while hasattr(member, "_self_wrapper"):
+    # A mock has every attribute that one asks for.
+    while hasattr(member, "_self_wrapper") and not hasattr(member, "_self_no_such_attribute"):
         yield member
         member = member.__wrapped__
 
