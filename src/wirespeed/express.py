@@ -88,19 +88,19 @@ async def _perform_plain(
         if exc.errno is None and isinstance(exc, asyncio.TimeoutError):
             raise
         raise ClientOSError(*exc.args) from exc
-    if resp.has_cookies:
-        cookies = resp._raw_cookie_headers
-        assert cookies is not None
-        session._cookie_jar.update_cookies_from_headers(cookies, resp.url)
-    if resp.status in REDIRECTS and (not options or options.get("allow_redirects", True)):
-        return await Call(session, state, prepared.method, str_or_url, options, total_by).run(resp)
-    raise_for_status = options.get("raise_for_status") if options else None
-    if raise_for_status is None:
-        raise_for_status = session._raise_for_status
-    if raise_for_status:
-        try:
+    try:
+        if resp.has_cookies:
+            cookies = resp._raw_cookie_headers
+            assert cookies is not None
+            session._cookie_jar.update_cookies_from_headers(cookies, resp.url)
+        if resp.status in REDIRECTS and (not options or options.get("allow_redirects", True)):
+            return await Call(session, state, prepared.method, str_or_url, options, total_by).run(resp)
+        raise_for_status = options.get("raise_for_status") if options else None
+        if raise_for_status is None:
+            raise_for_status = session._raise_for_status
+        if raise_for_status:
             await check_status(resp, raise_for_status)
-        except BaseException:
-            resp.close()
-            raise
+    except BaseException:
+        resp.close()
+        raise
     return resp

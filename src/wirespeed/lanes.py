@@ -103,7 +103,6 @@ EXPRESS_OPTIONS = frozenset(
 _NEUTRAL: dict[str, tuple[Any, LaneReason]] = {
     "proxy": (None, LaneReason.PROXY),
     "proxy_auth": (None, LaneReason.PROXY),
-    "proxy_headers": (None, LaneReason.PROXY),
     "read_until_eof": (True, LaneReason.OPTION),
 }
 
@@ -161,7 +160,12 @@ def patches() -> list[Patch]:
 
 def _is_replaced(owner: type, name: str, original: Any) -> bool:
     member = owner.__dict__.get(name)
-    return member is not original and not (original is _UNKNOWN and _is_aiohttps_own(member))
+    if member is original:
+        return False
+    if original is _UNKNOWN:
+        return not _is_aiohttps_own(member)
+    # A tool that takes its patch off may leave the inherited method on the class itself.
+    return original is not None or member is not getattr(super(owner, owner), name, None)
 
 
 def _origin(member: Any) -> str:
@@ -258,6 +262,9 @@ else:
 
 def _reason_of_options(options: Mapping[str, Any]) -> LaneReason | None:
     for name in options.keys() - EXPRESS_OPTIONS:
+        if name == "proxy_headers" and options.get("proxy") is None:
+            # aiohttp ignores them; aiobotocore gives them with every request.
+            continue
         neutral = _NEUTRAL.get(name)
         if neutral is None:
             return LaneReason.OPTION

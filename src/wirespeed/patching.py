@@ -7,6 +7,7 @@ Each change is remembered and undone. Called by users, and by `wirespeed run`.
 """
 
 import contextlib
+import functools
 import gc
 import inspect
 import logging
@@ -83,6 +84,8 @@ class _Installer:
         unreached = [
             _name(cls) for cls in derived if not _is_wirespeeds(cls.__module__) and not self._rebase(cls)
         ]
+        for theirs, ours in _CLASSES.items():
+            self._move_wrappers(theirs, ours)
         self._redirect()
         for name in unreached:
             if name not in self._unreached:
@@ -112,6 +115,25 @@ class _Installer:
 
         self._undo[f"{_name(cls)}.__bases__"] = undo
         return True
+
+    def _move_wrappers(self, theirs: type, ours: type) -> None:
+        """Have tracers that wrapped a method of aiohttp's class wrap the one of ours.
+
+        OpenTelemetry's and ddtrace's wrappers (wrapt's) are taken off by looking the method up
+        under aiohttp's name, which is ours now.
+        """
+        for name, member in list(vars(theirs).items()):
+            wrappers = list(_wrappers(member))
+            if not wrappers:
+                continue
+            is_own = name in vars(ours)
+            inner = moved = getattr(ours, name)
+            for wrapper in reversed(wrappers):
+                moved = type(wrapper)(moved, wrapper._self_wrapper)
+            setattr(theirs, name, wrappers[-1].__wrapped__)
+            setattr(ours, name, moved)
+            undo = functools.partial(_move_back, theirs, ours, name, member, moved, inner if is_own else None)
+            self._undo[f"{_name(theirs)}.{name}"] = undo
 
     def _redirect(self) -> None:
         """Make aiohttp's classes make ours, and the instances that exist be ours.
@@ -147,6 +169,23 @@ class _Installer:
             if held and not _imports_wirespeed(module):
                 for name, value in held:
                     setattr(module, name, _THEIRS[id(value)])
+
+
+def _wrappers(member: Any) -> Iterator[Any]:
+    """Yield the wrapt wrappers around a function, outermost first; tools carry copies of wrapt."""
+    while hasattr(member, "_self_wrapper"):
+        yield member
+        member = member.__wrapped__
+
+
+def _move_back(theirs: type, ours: type, name: str, member: Any, moved: Any, inner: Any) -> None:
+    if vars(ours).get(name) is not moved:
+        return  # taken off, or wrapped once more: the tool will find it where it is
+    setattr(theirs, name, member)
+    if inner is None:
+        delattr(ours, name)
+    else:
+        setattr(ours, name, inner)
 
 
 def _modules() -> Iterator[ModuleType]:

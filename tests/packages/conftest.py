@@ -1,11 +1,14 @@
 """Every test starts with aiohttp's classes, and ours, as they are without any tool."""
 
+import gc
 from collections.abc import Iterator
 
 import aiohttp
 import pytest
 
 import wirespeed
+
+from .scene import PLAIN
 
 _CLASSES = (
     aiohttp.ClientSession,
@@ -21,6 +24,28 @@ _CLASSES = (
 )
 # `install()` leaves a `__new__` behind, by its documentation.
 _STAYS = {"__new__", "__dict__", "__weakref__", "__doc__"}
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Look at what a tool does without wirespeed on one loop only."""
+    twice = []
+    for item in items:
+        params = (
+            item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        )
+        if params.get("order") in PLAIN and params.get("loop_kind") == "uvloop":
+            twice.append(item)
+    config.hook.pytest_deselected(items=twice)
+    items[:] = [item for item in items if item not in twice]
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _collecting_garbage_is_cheap() -> Iterator[None]:
+    """Leave what the packages imported out of it: a million objects, looked at several times in each test."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)

@@ -38,7 +38,24 @@ INSTALLED = (
 )
 ORDERS = PLAIN + DIRECT + INSTALLED
 
+# A tool that undoes its patch through aiohttp's name, which install() has given to our class meanwhile.
+NOT_UNDONE = ("tool install session", "tool session install")
+
 every_order = pytest.mark.parametrize("order", ORDERS, ids=lambda order: order.replace(" ", "-"))
+not_undone = pytest.mark.xfail(
+    raises=AssertionError, reason="the tool unwraps our class; its wrap of aiohttp's stays"
+)
+every_order_but_not_undone = pytest.mark.parametrize(
+    "order",
+    [
+        pytest.param(
+            order,
+            marks=not_undone if order in NOT_UNDONE else (),
+        )
+        for order in ORDERS
+    ],
+    ids=lambda order: order.replace(" ", "-"),
+)
 every_order_with_the_tool_first = pytest.mark.parametrize(
     "order",
     [order for order in ORDERS if order.index("tool") < order.index("session")],

@@ -53,7 +53,9 @@ def failing(times: int, status: int = 503) -> Any:
         if left[0] >= 0:
             exchange.respond(status, b"not yet")
         else:
-            exchange.respond_json({"body": exchange.body.decode(), "n": len(exchange.connection.server.exchanges)})
+            exchange.respond_json(
+                {"body": exchange.body.decode(), "n": len(exchange.connection.server.exchanges)}
+            )
 
     return handler
 
@@ -109,9 +111,8 @@ async def test_condition_on_the_body_can_read_it_first(way: Any) -> None:
         server.routes["/slow"] = failing(0)
         with way() as new_client:
             retry = options(5, evaluate_response_callback=is_not_ready)
-            async with new_client(retry_options=retry) as client:
-                async with client.get(server.url("/slow")) as resp:
-                    assert (await resp.json())["n"] == 3
+            async with new_client(retry_options=retry) as client, client.get(server.url("/slow")) as resp:
+                assert (await resp.json())["n"] == 3
 
 
 @ways
@@ -127,8 +128,10 @@ async def test_each_attempt_is_told_to_the_trace(way: Any, caplog: pytest.LogCap
         server.routes["/flaky"] = failing(2)
         with way(), caplog.at_level(logging.DEBUG, "aiohttp_retry"):
             make = wirespeed.ClientSession if way is direct else aiohttp.ClientSession
-            async with aiohttp_retry.RetryClient(make(trace_configs=[trace]), retry_options=options()) as client:
-                async with client.get(server.url("/flaky")) as resp:
-                    assert resp.status == 200
+            async with (
+                aiohttp_retry.RetryClient(make(trace_configs=[trace]), retry_options=options()) as client,
+                client.get(server.url("/flaky")) as resp,
+            ):
+                assert resp.status == 200
     assert attempts == [1, 2, 3]
     assert "Retrying after response code: 503" in caplog.text

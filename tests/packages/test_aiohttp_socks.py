@@ -141,9 +141,10 @@ async def test_requests_go_through_the_proxy_and_the_connection_is_kept(way: Any
 async def test_name_is_resolved_by_the_proxy(way: Any) -> None:
     async with LocalServer() as server, SocksServer() as socks:
         with way() as (new_session, _):
-            async with new_session(connector=connector(socks, rdns=True)) as session:
-                async with session.get(server.url("/ok", host="only-the-proxy-knows.invalid")) as resp:
-                    assert await resp.read() == b"ok"
+            url = server.url("/ok", host="only-the-proxy-knows.invalid")
+            made = connector(socks, rdns=True)
+            async with new_session(connector=made) as session, session.get(url) as resp:
+                assert await resp.read() == b"ok"
         assert socks.connects == [("only-the-proxy-knows.invalid", server.port)]
 
 
@@ -154,9 +155,7 @@ async def test_tls_inside_the_tunnel(way: Any) -> None:
             async with new_session(connector=connector(socks)) as session:
                 with lane(session, expected):
                     for _ in range(2):
-                        async with session.get(
-                            server.url("/ok", host="localhost"), ssl=client_tls()
-                        ) as resp:
+                        async with session.get(server.url("/ok", host="localhost"), ssl=client_tls()) as resp:
                             assert await resp.read() == b"ok"
                             gc.collect()
 

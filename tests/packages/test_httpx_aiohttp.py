@@ -7,7 +7,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from support.local import LocalServer
+from support.local import Exchange, LocalServer
 
 import wirespeed
 
@@ -84,7 +84,9 @@ async def test_bodies_are_streamed_both_ways(way: Any) -> None:
             yield b"x" * 70000
 
     async with LocalServer() as server:
-        server.routes["/sum"] = lambda x: x.respond_json({"got": x.body_size, "te": x.header("Transfer-Encoding")})
+        server.routes["/sum"] = lambda x: x.respond_json(
+            {"got": x.body_size, "te": x.header("Transfer-Encoding")}
+        )
         with way() as new_client:
             async with new_client() as client:
                 resp = await client.post(server.url("/sum"), content=body())
@@ -112,7 +114,12 @@ async def test_compressed_answer_is_httpx_s_to_decode(way: Any) -> None:
 
 @ways
 async def test_failures_are_httpx_s_own(way: Any) -> None:
+    def cut(exchange: Exchange) -> None:
+        exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
+        exchange.connection.transport.close()
+
     async with LocalServer() as server:
+        server.routes["/cut"] = cut
         with way() as new_client:
             async with new_client() as client:
                 with pytest.raises(httpx.ReadTimeout):
@@ -120,14 +127,10 @@ async def test_failures_are_httpx_s_own(way: Any) -> None:
                 with pytest.raises(httpx.TransportError):
                     await client.get(server.url("/drop"))
                 with pytest.raises(httpx.ReadError):
-                    server.routes["/cut"] = lambda x: (
-                        x.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"),
-                        x.connection.transport.close(),
-                    )
                     await client.get(server.url("/cut"))
         refused = server.url("/ok")
     with way() as new_client:
         async with new_client() as client:
             # It means a ConnectError; the first class of its table that fits wins.
-            with pytest.raises(httpx.ConnectTimeout, match="Cannot connect to host 127.0.0.1"):
+            with pytest.raises(httpx.ConnectTimeout, match="Cannot connect to host"):
                 await client.get(refused)

@@ -99,15 +99,15 @@ async def test_lane(client):
 """
 
 
-@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 @pytest.mark.parametrize(
-    ("prologue", "is_installed"),
+    ("prologue", "is_installed", "loop"),
     [
-        ("import wirespeed", False),
-        ("import wirespeed; wirespeed.install()", True),
-        ("import aiohttp.test_utils, wirespeed; wirespeed.install()", True),
+        ("import wirespeed", False, "asyncio"),
+        ("import wirespeed; wirespeed.install()", True, "asyncio"),
+        ("import wirespeed; wirespeed.install()", True, "uvloop"),
+        ("import aiohttp.test_utils, wirespeed; wirespeed.install()", True, "uvloop"),
     ],
-    ids=["imported", "installed", "installed-late"],
+    ids=["imported-asyncio", "installed-asyncio", "installed-uvloop", "installed-late-uvloop"],
 )
 def test_fixtures_of_a_program_s_own_tests(
     prologue: str, is_installed: bool, loop: str, tmp_path: Path
@@ -120,8 +120,9 @@ def test_fixtures_of_a_program_s_own_tests(
         "[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\n"
         "filterwarnings =\n    error\n    ignore:.*event_loop_policy.*\n    ignore:.*EventLoopPolicy.*\n"
     )
+    options = ["-q", "-p", "no:cacheprovider", "-p", "no:ddtrace", "--rootdir", str(tmp_path)]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(tmp_path)],
+        [sys.executable, "-m", "pytest", *options, str(tmp_path)],
         capture_output=True,
         text=True,
         timeout=60,

@@ -65,7 +65,11 @@ def initialized(**options: Any) -> Iterator[Events]:
 def close() -> None:
     sentry_sdk.get_client().close()
     sentry_sdk.get_global_scope().set_client(None)
-    for scope in (sentry_sdk.get_global_scope(), sentry_sdk.get_isolation_scope(), sentry_sdk.get_current_scope()):
+    for scope in (
+        sentry_sdk.get_global_scope(),
+        sentry_sdk.get_isolation_scope(),
+        sentry_sdk.get_current_scope(),
+    ):
         scope.clear()
 
 
@@ -73,7 +77,9 @@ def close() -> None:
 async def test_span_breadcrumb_and_headers_that_the_server_sees(order: str) -> None:
     async with LocalServer() as server, Scene(order, initialized) as scene:
         with lane(scene.session, scene.lane(TRACED)), sentry_sdk.start_transaction(name="outer") as outer:
-            async with scene.session.put(server.url("/echo?q=1"), data=b"x", headers={"X-Own": "kept"}) as resp:
+            async with scene.session.put(
+                server.url("/echo?q=1"), data=b"x", headers={"X-Own": "kept"}
+            ) as resp:
                 headers = {name.lower(): value for name, value in (await resp.json())["headers"]}
             sentry_sdk.capture_message("message")
         message, transaction = scene.tool.events
@@ -139,7 +145,8 @@ async def main():
         elif step == "install": wirespeed.install()
         elif step == "sentry":
             import sentry_sdk
-            sentry_sdk.init(dsn="http://key@sentry.invalid/1", transport=lambda event: None, traces_sample_rate=1.0)
+            options = {"transport": lambda event: None, "traces_sample_rate": 1.0}
+            sentry_sdk.init(dsn="http://key@sentry.invalid/1", **options)
         elif step == "use":
             async with LocalServer() as server:
                 for cls in dict.fromkeys([wirespeed.ClientSession, aiohttp.ClientSession]):

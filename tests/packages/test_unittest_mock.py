@@ -22,16 +22,18 @@ async def test_request_patched_without_a_word_about_its_kind(order: str) -> None
         async with Scene(order, lambda: mock.patch("aiohttp.ClientSession._request")) as scene:
             scene.tool.return_value = answer
             assert await scene.session.get(server.url("/ok")) is answer
-            async with scene.new_session() as session:
-                async with session.post(server.url("/ok")) as resp:
-                    assert resp is answer
+            async with scene.new_session() as session, session.post(server.url("/ok")) as resp:
+                assert resp is answer
             assert [call.args[0] for call in scene.tool.await_args_list] == ["GET", "POST"]
         assert not server.connections
 
 
 @every_order
 async def test_method_patched_with_a_context_manager(order: str) -> None:
-    async with LocalServer() as server, Scene(order, lambda: mock.patch("aiohttp.ClientSession.get")) as scene:
+    async with (
+        LocalServer() as server,
+        Scene(order, lambda: mock.patch("aiohttp.ClientSession.get")) as scene,
+    ):
         scene.tool.return_value.__aenter__.return_value.json = mock.AsyncMock(return_value={"a": 1})
         async with scene.session.get(server.url("/ok")) as resp:
             assert await resp.json() == {"a": 1}
@@ -45,14 +47,16 @@ async def test_method_patched_with_a_context_manager(order: str) -> None:
 @every_order
 @pytest.mark.parametrize("name", ["read", "json", "text"])
 async def test_method_of_the_response_patched(order: str, name: str) -> None:
-    async with LocalServer() as server:
-        async with Scene(order, lambda: mock.patch(f"aiohttp.ClientResponse.{name}")) as scene:
-            scene.tool.return_value = "mocked"
-            async with scene.session.get(server.url("/ok")) as resp:
-                assert await getattr(resp, name)() == "mocked"
-            scene.deactivate()
-            async with scene.session.get(server.url("/ok")) as resp:
-                assert await resp.read() == b"ok"
+    def activate() -> Any:
+        return mock.patch(f"aiohttp.ClientResponse.{name}")
+
+    async with LocalServer() as server, Scene(order, activate) as scene:
+        scene.tool.return_value = "mocked"
+        async with scene.session.get(server.url("/ok")) as resp:
+            assert await getattr(resp, name)() == "mocked"
+        scene.deactivate()
+        async with scene.session.get(server.url("/ok")) as resp:
+            assert await resp.read() == b"ok"
 
 
 @every_order
@@ -78,9 +82,9 @@ async def test_session_s_own_attributes_replaced(order: str) -> None:
         session: Any = scene.session
         with mock.patch.object(session, "_request", mock.AsyncMock(return_value=mock.Mock(status=299))):
             assert (await session.get(server.url("/ok"))).status == 299
-        with mock.patch.object(session._connector, "connect", side_effect=LookupError("mocked")):
-            with pytest.raises(LookupError, match="mocked"):
-                await session.get(server.url("/ok"))
+        connect = mock.patch.object(session._connector, "connect", side_effect=LookupError("mocked"))
+        with connect, pytest.raises(LookupError, match="mocked"):
+            await session.get(server.url("/ok"))
         assert not server.connections
         async with session.get(server.url("/ok")) as resp:
             assert await resp.text() == "ok"

@@ -15,7 +15,9 @@ vcr = need("vcr")
 
 def recorder(folder: Path, mode: str = "once") -> Any:
     def activate() -> AbstractContextManager[Any]:
-        cassette: AbstractContextManager[Any] = vcr.VCR(record_mode=mode).use_cassette(str(folder / "cassette.yaml"))
+        cassette: AbstractContextManager[Any] = vcr.VCR(record_mode=mode).use_cassette(
+            str(folder / "cassette.yaml")
+        )
         return cassette
 
     return activate

@@ -393,7 +393,8 @@ cdef class Connection(ReadGate):
         if exchange is not None and exchange.gate is self:
             exchange.gate = None
             exchange._fail(
-                Failure.OWNER_CLOSED if reason == CloseReason.POOL_CLOSED else Failure.CONNECTION_LOST, None, None
+                Failure.OWNER_CLOSED if reason == CloseReason.POOL_CLOSED else Failure.CONNECTION_LOST,
+                None, None,
             )
         return 0
 

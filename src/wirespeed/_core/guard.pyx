@@ -3,7 +3,9 @@
 CPython gives each class a version tag for its method cache and takes it away when the class
 or a base of it is changed. Comparing the tags of a few classes takes nanoseconds, where
 comparing the members that matter takes a microsecond. A tag that is missing counts as a
-change, so that the answer errs on the side of looking. Called by lanes.py at each request.
+change, so that the answer errs on the side of looking: CPython 3.13 gives a class 1,000 tags
+in its life, so one that was patched 500 times is looked at every time. Called by lanes.py at
+each request.
 """
 
 from cpython.object cimport PyObject
