@@ -80,8 +80,12 @@ def set_up(python: str, aiohttp: str | None, cache: Path, work: Path) -> Environ
 
 def _probe(python: str) -> dict[str, str]:
     # Away from the checkout: `-c` puts the current directory on the path.
+    env = dict(os.environ)
+    if path := env.get("PYTHONPATH"):
+        env["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, path.split(os.pathsep)))
     with tempfile.TemporaryDirectory() as elsewhere:
-        output = subprocess.run([python, "-c", _PROBE], cwd=elsewhere, check=True, stdout=subprocess.PIPE)
+        command = [python, "-c", _PROBE]
+        output = subprocess.run(command, cwd=elsewhere, env=env, check=True, stdout=subprocess.PIPE)
     found: dict[str, str] = json.loads(output.stdout)
     return found
 

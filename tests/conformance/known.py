@@ -17,7 +17,7 @@ KNOWN: dict[str, str] = {
         "its own. What the test is for, tests/test_timeouts.py checks: a finished request leaves no timer."
     ),
     "test_client_functional.py::test_ssl_client_shutdown_timeout": (
-        "takes for granted that closing the connector leaves a task that waits in content.read() waiting "
-        "for ever. Ours gets an error at once (.github/DIFFERENCES.md: closing a session while a body is read)."
+        "takes for granted that closing the connector leaves a task in content.read() waiting for ever. "
+        "Ours gets an error at once (.github/DIFFERENCES.md: closing a session while a body is read)."
     ),
 }
