@@ -92,7 +92,52 @@ _LOST_BY_A_HANDLER = Known(
     sometimes=True,
 )
 
+_CANCELLED_WRITER = Known(
+    ("answer", "error", "seen", "result", "wire", "connections", "probe"),
+    "no RFC: when the writer of the body is cancelled before the answer is waited for, aiohttp fails with "
+    "an AttributeError of its own. Ours raises ServerDisconnectedError, as after any lost connection.",
+)
+
+_WRITER_LINGERS = Known(
+    ("result.connection", "seen"),
+    "no RFC: resp.connection stays in aiohttp until the writer that is cancelled with the response has had "
+    "its turn of the loop. Ours is None at once.",
+    sometimes=True,
+)
+
+_TOTAL_BY_OUR_CLOCK = Known(
+    ("answer", "error", "seen", "result", "wire", "connections", "probe"),
+    "no RFC: aiohttp loses the total timeout when it passes within a handler of request_start, and fails a "
+    "body that is there already when it passed within a middleware. Ours holds it over what is waited for.",
+    sometimes=True,
+)
+
 KNOWN: dict[str, Known] = {
+    **dict.fromkeys(
+        (
+            "trace request_chunk_sent raises CancelledError",
+            "trace chunk of a PUT raises CancelledError",
+            "expect called again after a refusal",
+            "expect called again after a close",
+        ),
+        _CANCELLED_WRITER,
+    ),
+    **dict.fromkeys(
+        (
+            "expect answer and release, whole",
+            "expect answer and release, a part",
+            "expect with traces, refused",
+        ),
+        _WRITER_LINGERS,
+    ),
+    **dict.fromkeys(
+        (
+            "trace request_start total outlasted",
+            "trace end within a body total outlasted",
+            "middleware total swallowed after",
+        ),
+        _TOTAL_BY_OUR_CLOCK,
+    ),
     "session auth": _CONSTRUCTOR_FRAME,
     "session auth of a wrong type": _CONSTRUCTOR_FRAME,
     "request auth overrides the session's": _CONSTRUCTOR_FRAME,

@@ -72,7 +72,10 @@ def at_name(path: str = "/", name: str = "some.example", **more: Any) -> Do:
     return do
 
 
-def case(id: str, do: Do, script: Script = serve(ANSWER), **more: Any) -> Case:
+ANSWERED: Script = serve(ANSWER)
+
+
+def case(id: str, do: Do, script: Script = ANSWERED, **more: Any) -> Case:
     more.setdefault("session", traced())
     more.setdefault("lane", LANE)
     return Case(id, do, script, **more)
@@ -369,9 +372,17 @@ async def in_a_context(resp: Any) -> Any:
 
 
 CONSUMERS = (
-    read_twice, by_iteration, stream_then_read, some_then_read, read_then_stream, text_and_json, nothing,
-    released_then_read, closed_then_read, in_a_context,
-)  # fmt: skip
+    read_twice,
+    by_iteration,
+    stream_then_read,
+    some_then_read,
+    read_then_stream,
+    text_and_json,
+    nothing,
+    released_then_read,
+    closed_then_read,
+    in_a_context,
+)
 NUMBER = answer(OK_LINE, body=b"12345")
 ANSWERS: dict[str, Script] = {
     "one piece": serve(NUMBER),

@@ -75,16 +75,25 @@ FAILING: dict[str, tuple[Do, Script]] = {
         redirecting("307 T", "Location: /u"),
     ),
     "raise_for_status": (get("/t", raise_for_status=True), serve(answer("HTTP/1.1 404 No", body=b"gone"))),
-    "raise_for_status within a body": (get("/t", raise_for_status=True), serve(PART.replace(b"200", b"500"), Stall())),
+    "raise_for_status within a body": (
+        get("/t", raise_for_status=True),
+        serve(PART.replace(b"200", b"500"), Stall()),
+    ),
     "a generator that raises": (post("/t", lambda run: {"data": broken()}), serve(ANSWER)),
     "a header of two lines": (get("/t", headers={"X-A": "a\r\nb"}), serve(ANSWER)),
     "a bad Content-Length": (post("/t", data=b"x", headers={"Content-Length": "x"}), serve(ANSWER)),
-    "chunked and Content-Length": (post("/t", data=b"x", chunked=True, headers={"Content-Length": "1"}), serve(ANSWER)),
+    "chunked and Content-Length": (
+        post("/t", data=b"x", chunked=True, headers={"Content-Length": "1"}),
+        serve(ANSWER),
+    ),
     "a header that is no str": (get("/t", headers={"X-A": 1}), serve(ANSWER)),
     "data of a bad type": (post("/t", data=5), serve(ANSWER)),
     "a bad method": (request("A B", "/t"), serve(ANSWER)),
-    "auth twice": (get("/t", lambda run: {"auth": BasicAuth("a", "b"), "headers": {"Authorization": "x"}}), serve(ANSWER)),
-}  # fmt: skip
+    "auth twice": (
+        get("/t", lambda run: {"auth": BasicAuth("a", "b"), "headers": {"Authorization": "x"}}),
+        serve(ANSWER),
+    ),
+}
 NOT_STARTED: dict[str, Do] = {
     "data and json": post("/t", data=b"x", json=1),
     "no URL": lambda run: run.session.get("http://[::x/"),
@@ -122,7 +131,12 @@ FAILURE_CASES = (
         for name, (do, script) in FAILING.items()
     ]
     + [
-        case(f"trace failure by {name}, signals wait", do, script, session=traced({"*": sleeping()}, connector=ONE))
+        case(
+            f"trace failure by {name}, signals wait",
+            do,
+            script,
+            session=traced({"*": sleeping()}, connector=ONE),
+        )
         for name, (do, script) in FAILING.items()
         if name != "a generator that raises"
     ]
@@ -131,9 +145,16 @@ FAILURE_CASES = (
         case("trace refused connection", refused, expect="ClientConnectorError", probe=False),
         case("trace closed session", on_a_closed_session, lane=ANY, expect="RuntimeError"),
         case("trace payload error of a stream", payload_error_while_streaming, serve(PART, Close())),
-        case("trace raise_for_status of the caller", get("/t", raise_for_status=checking), expect="LookupError"),
+        case(
+            "trace raise_for_status of the caller", get("/t", raise_for_status=checking), expect="LookupError"
+        ),
         case("trace unverified TLS", get("/t"), scheme="https", expect="ClientConnectorCertificateError"),
-        case("trace TLS to a plain server", lambda run: run.session.get(f"https://127.0.0.1:{run.server.port}/"), ((Send(b"no TLS"), Close()),), wire=False),
+        case(
+            "trace TLS to a plain server",
+            lambda run: run.session.get(f"https://127.0.0.1:{run.server.port}/"),
+            ((Send(b"no TLS"), Close()),),
+            wire=False,
+        ),
     ]
     + [
         case(f"trace unknown name {name}", at_name(), session=unknown(make))
@@ -143,7 +164,7 @@ FAILURE_CASES = (
             "another error": lambda: LookupError("unknown name"),
         }.items()
     ]
-)  # fmt: skip
+)
 
 TIMEOUT_CASES = [
     case(

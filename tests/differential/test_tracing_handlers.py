@@ -74,16 +74,23 @@ def queued(**options: Any) -> Do:
 
 HELD: Script = (
     (
-        Expect(), Send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n"), Await("body"), Send(b"held"),
-        Expect(), Send(ANSWER),
+        Expect(),
+        Send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n"),
+        Await("body"),
+        Send(b"held"),
+        Expect(),
+        Send(ANSWER),
     ),
-)  # fmt: skip
+)
 HELD_AND_CLOSED: Script = (
     (
-        Expect(), Send(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 4\r\n\r\n"), Await("body"),
-        Send(b"held"), Close(),
+        Expect(),
+        Send(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 4\r\n\r\n"),
+        Await("body"),
+        Send(b"held"),
+        Close(),
     ),
-)  # fmt: skip
+)
 
 
 def slow_generator(run: Run) -> dict[str, Any]:
