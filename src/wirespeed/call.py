@@ -70,6 +70,10 @@ async def check_status(resp: aiohttp.ClientResponse, raise_for_status: Any) -> N
         resp.raise_for_status()
 
 
+class _Again(Exception):
+    """A request whose connection was lost is to be sent once more."""
+
+
 class Call:
     """One request of the user.
 
@@ -231,8 +235,9 @@ class Call:
         """Send, and send again while that is called for."""
         while True:
             if resp is None:
-                resp = await self._try()
-                if resp is None:
+                try:
+                    resp = await self._try()
+                except _Again:
                     continue
                 self.resp = resp
                 if cookies := resp._raw_cookie_headers:
@@ -247,8 +252,12 @@ class Call:
 
     # One hop
 
-    async def _try(self) -> aiohttp.ClientResponse | None:
-        """Build and send the request; None when it is to be sent again on another connection."""
+    async def _try(self) -> aiohttp.ClientResponse:
+        """Build and send the request.
+
+        Raises:
+            _Again: it is to be sent again on another connection.
+        """
         req = self.req = self._build()
         try:
             if self.middlewares:
@@ -267,7 +276,7 @@ class Call:
                 if body is not None and body.consumed:
                     raise
                 self.data = body
-            return None
+            raise _Again from None
         except ClientError:
             raise
         except OSError as exc:

@@ -372,7 +372,8 @@ class ClientResponse(aiohttp.ClientResponse):
                 raise
         elif self._released:
             raise ClientConnectionError("Connection closed")
-        if self._upload is not None:
+        if self._upload is not None and (exchange.is_complete or exchange.error is not None):
+            # Not after a 101, whose connection stays open.
             await settle(self._upload)
         return self._body
 

@@ -38,7 +38,8 @@ def start_upload(
     if task.done():
         return None
     req._writer = task
-    exchange.set_upload(task)
+    tracker = req._upload_tracker
+    exchange.set_upload(task, None if tracker is None else tracker._refresh_flushed)
     return task
 
 

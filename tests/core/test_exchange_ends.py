@@ -346,11 +346,23 @@ def test_read_deadline_starts_anew_when_a_stream_is_attached(wire: Wire) -> None
     assert exchange.error is not None
 
 
-def test_read_deadline_starts_when_an_upload_failed_after_the_head(wire: Wire) -> None:
+def test_read_deadline_starts_with_the_head_although_the_upload_goes_on(wire: Wire) -> None:
+    exchange = wire.send(read_timeout=3, has_upload=True)
+    exchange.set_upload(FakeTask())  # type: ignore[arg-type]
+    wire.loop.advance(100)
+    wire.transport.feed(HEAD % 2)
+    wire.loop.advance(2.9)
+    assert exchange.error is None
+    wire.loop.advance(0.2)
+    assert exchange.error is not None
+    assert exchange.error.failure == Failure.READ_TIMEOUT
+
+
+def test_read_deadline_starts_anew_when_an_upload_failed_after_the_head(wire: Wire) -> None:
     exchange = wire.send(read_timeout=3, has_upload=True)
     exchange.set_upload(FakeTask())  # type: ignore[arg-type]
     wire.transport.feed(HEAD % 2)
-    wire.loop.advance(100)
+    wire.loop.advance(2)
     exchange.fail_upload(OSError("no such file"))
     wire.loop.advance(2.9)
     assert exchange.error is None

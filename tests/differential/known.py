@@ -105,6 +105,12 @@ _WRITER_LINGERS = Known(
     sometimes=True,
 )
 
+_CUT_UPLOAD = Known(
+    ("result", "seen"),
+    "no RFC: when the answer to an unfinished upload closes the connection, aiohttp's tracker no longer sees "
+    "what had left the transport. Ours has counted it.",
+)
+
 _TOTAL_BY_OUR_CLOCK = Known(
     ("answer", "error", "seen", "result", "wire", "connections", "probe"),
     "no RFC: aiohttp loses the total timeout when it passes within a handler of request_start, and fails a "
@@ -138,6 +144,7 @@ KNOWN: dict[str, Known] = {
         ),
         _TOTAL_BY_OUR_CLOCK,
     ),
+    "tracker answered early, then a close": _CUT_UPLOAD,
     "session auth": _CONSTRUCTOR_FRAME,
     "session auth of a wrong type": _CONSTRUCTOR_FRAME,
     "request auth overrides the session's": _CONSTRUCTOR_FRAME,

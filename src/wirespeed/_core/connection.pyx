@@ -266,6 +266,8 @@ cdef class Connection(ReadGate):
         """The response is complete: keep the connection, or close it for a named reason."""
         cdef CloseReason reason = self._why_close(exchange)
         exchange.gate = None
+        if exchange.upload is not None:
+            exchange._cut()
         if reason != CloseReason.KEPT:
             return self._close(reason)
         self.exchange = None

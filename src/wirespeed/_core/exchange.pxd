@@ -87,6 +87,7 @@ cdef class Exchange(Deadline):
     cdef double read_timeout
     cdef double last_read
     cdef readonly object upload             # the task that sends the request body, or None
+    cdef object before_cut                  # called before an unfinished upload's connection is closed, or None
     cdef object may_continue                # the future of an upload that waits for a 1xx, or None
 
     # Response in
@@ -96,6 +97,7 @@ cdef class Exchange(Deadline):
     cdef int _on_complete(self) except -1
     cdef int _fail(self, Failure failure, object exc, list raw) except -1
     cdef int _wake(self) except -1
+    cdef int _cut(self) except -1
 
     # Body out
     cdef int _push(self, list parts) except -1
@@ -109,3 +111,4 @@ cdef class Exchange(Deadline):
                     bint has_upload) except -1
     cdef int _arm(self) except -1
     cdef double _read_at(self) noexcept
+    cdef bint _is_timed(self) noexcept

@@ -67,6 +67,10 @@ cdef class Exchange(Deadline):
 
     cdef int _on_head(self, ResponseHead head) except -1:
         self.head = head
+        if self.upload is not None and self.read_timeout > 0:
+            # Silence counts from the first byte of the answer, whether or not the request is sent.
+            self.last_read = self.deadlines.time()
+            self._arm()
         if head.content_encoding is not None and not head.no_body and self.settings.make_sink is not None:
             self.sink = self.settings.make_sink(self)
             if self.sink is not None and head.chunked:
@@ -92,11 +96,16 @@ cdef class Exchange(Deadline):
         self.is_complete = True
         self.is_paused = False
         self._unlink()
-        if self.upload is not None:
-            self.upload.cancel()
-            self.upload = None
         if self.sink is not None:
             self._push_eof()
+        return 0
+
+    cdef int _cut(self) except -1:
+        """The answer is complete: stop the upload, its progress noted while the transport still tells it."""
+        upload, self.upload = self.upload, None
+        if self.before_cut is not None:
+            self.before_cut()
+        upload.cancel()
         return 0
 
     cdef int _wake(self) except -1:
@@ -295,8 +304,15 @@ cdef class Exchange(Deadline):
 
     # Request out
 
-    def set_upload(self, task):
-        """Name the task that sends the request body; it is cancelled when the exchange ends."""
+    def set_upload(self, task, before_cut=None):
+        """Name the task that sends the request body; it is cancelled when the exchange ends.
+
+        Args:
+            task: the task.
+            before_cut: called without arguments before a complete response ends it, with the
+                connection still open.
+        """
+        self.before_cut = before_cut
         if self.error is not None or self.is_complete:
             task.cancel()
         else:
@@ -357,13 +373,17 @@ cdef class Exchange(Deadline):
         """Set the earlier of the two deadlines; the one for reading moves on with every read."""
         cdef double when = self.total_at
         cdef double read_at
-        if self.read_timeout > 0 and self.upload is None:
+        if self.read_timeout > 0 and self._is_timed():
             read_at = self._read_at()
             if when <= 0 or read_at < when:
                 when = read_at
         if when > 0:
             self.deadlines.set(self, when)
         return 0
+
+    cdef bint _is_timed(self) noexcept:
+        """Whether the server is the one to act: it has the whole request, or has begun to answer."""
+        return self.upload is None or self.head is not None
 
     cdef double _read_at(self) noexcept:
         """When the server has been silent for too long, coarse for long timeouts."""
@@ -373,7 +393,7 @@ cdef class Exchange(Deadline):
     cdef int _on_deadline(self, double now) except -1:
         if self.total_at > 0 and now >= self.total_at:
             return self._fail(Failure.TOTAL_TIMEOUT, None, None)
-        if self.read_timeout <= 0 or self.upload is not None:
+        if self.read_timeout <= 0 or not self._is_timed():
             return self._arm()
         if self.is_paused:
             # sock_read measures the server; this pause is the reader's.
