@@ -207,7 +207,8 @@ def _is_usable(connector: BaseConnector, key: Any, transport: object) -> bool:
 
 
 def _sift_aiohttps(connector: Any) -> None:
-    for key, idle in list(connector._conns.items()):
+    # dict's own method: a pooled connector shows its pool's connections there, too.
+    for key, idle in list(dict.items(connector._conns)):
         kept = deque(item for item in idle if _is_usable(connector, key, item[0].transport))
         for item in idle:
             if item not in kept:
