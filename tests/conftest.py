@@ -7,18 +7,11 @@ each time on a fresh loop in debug mode off, and fails when it leaves a task beh
 import asyncio
 import gc
 import inspect
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Coroutine, Iterator
 from typing import Any
 
 import pytest
-
-LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
-try:
-    import uvloop
-
-    LOOPS["uvloop"] = uvloop.new_event_loop
-except ImportError:
-    pass
+from support.loops import LOOPS
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -7,6 +7,7 @@ something also checks that the server was, or was not, asked.
 import asyncio
 import contextlib
 import functools
+import itertools
 import logging
 import subprocess
 import sys
@@ -264,3 +265,55 @@ async def test_full_lane_request_is_logged_for_debugging(caplog: pytest.LogCaptu
     assert "full lane" in record.getMessage()
     assert "/ok" in record.getMessage()
     assert "secret" not in record.getMessage()
+
+
+async def test_headers_made_by_a_patched_method_are_not_kept() -> None:
+    update, count = aiohttp.ClientRequest.update_headers, itertools.count()
+
+    def numbered(self: Any, headers: Any) -> None:
+        update(self, headers)
+        self.headers["X-Number"] = str(next(count))
+
+    async with LocalServer() as server, wirespeed.ClientSession() as session:
+        with mock.patch.object(aiohttp.ClientRequest, "update_headers", numbered):
+            for _ in range(2):
+                await (await session.get(server.url("/ok"))).read()
+        await (await session.get(server.url("/ok"))).read()
+        sent = [exchange.header("X-Number") for exchange in server.exchanges]
+        assert sent == ["0", "1", None]
+
+
+async def test_task_that_a_patched_request_started_does_not_go_past_later_mocks() -> None:
+    original = aiohttp.ClientSession._request
+    mocked, pollers = asyncio.Event(), []
+
+    async with LocalServer() as server, wirespeed.ClientSession() as session:
+        url = server.url("/ok")
+
+        async def poll() -> None:
+            await mocked.wait()
+            await session.get(url)
+
+        async def starting(*args: Any, **kwargs: Any) -> Any:
+            pollers.append(asyncio.create_task(poll()))
+            return await original(*args, **kwargs)
+
+        with mock.patch.object(aiohttp.ClientSession, "_request", starting):
+            await (await session.get(url)).read()
+        with mock.patch.object(aiohttp.ClientSession, "_request", _raise):
+            mocked.set()
+            with pytest.raises(Mocked):
+                await pollers[0]
+        assert len(server.exchanges) == 1
+
+
+async def test_mock_that_passes_for_a_connector_serves_the_request() -> None:
+    connector = mock.create_autospec(wirespeed.TCPConnector, instance=True)
+    connector._loop = asyncio.get_running_loop()
+    connector.closed = False
+    connector.allowed_protocol_schema_set = frozenset({"http"})
+    connector.connect.side_effect = Mocked
+    session = wirespeed.ClientSession(connector=connector, connector_owner=False)
+    with pytest.raises(Mocked):
+        await session.get("http://127.0.0.1:1/")
+    session._connector = None

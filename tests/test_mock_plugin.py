@@ -60,7 +60,7 @@ def run_pytest(folder: Path) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *plugin],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": path.rstrip(os.pathsep)},
+        env={**os.environ, "PYTEST_ADDOPTS": "", "PYTHONPATH": path.rstrip(os.pathsep)},
         capture_output=True,
         text=True,
         timeout=50,

@@ -11,7 +11,11 @@ from typing import Any
 
 import aiohttp
 from aiohttp import ClientSession, ClientTimeout, hdrs
-from aiohttp.client_exceptions import ClientResponseError, ConnectionTimeoutError
+from aiohttp.client_exceptions import (
+    ClientConnectionResetError,
+    ClientResponseError,
+    ConnectionTimeoutError,
+)
 from aiohttp.client_reqrep import ClientRequest
 from aiohttp.helpers import EMPTY_BODY_METHODS, BaseTimerContext
 from aiohttp.http import HttpProcessingError
@@ -55,7 +59,7 @@ async def send(
         conn = await _acquire_traced(connector, prepared, timeout, traces)
     else:
         host = prepared.host
-        if host.is_evicted:
+        if host is None or host.is_evicted:
             host = prepared.host = connector.pool.host(prepared.key)
         conn = connector.pool.take(host)
         if conn is None:
@@ -74,6 +78,9 @@ async def send(
             has_upload=prepared.has_upload,
             is_unclean=prepared.is_unclean,
         )
+    except ConnectionResetError as exc:
+        # Lost while the code of traces ran.
+        raise ClientConnectionResetError(*exc.args) from exc
     except BaseException:
         conn.close()
         raise
@@ -111,11 +118,13 @@ async def _head(exchange: Exchange, prepared: Prepared) -> None:
     try:
         await exchange.waiter
     except HttpProcessingError as exc:
+        exchange.forget()
         raise ClientResponseError(
             prepared.info(), (), status=exc.code, message=exc.message, headers=exc.headers
         ) from exc
     except BaseException:
         exchange.abandon()
+        exchange.forget()
         raise
 
 

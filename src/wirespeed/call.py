@@ -227,6 +227,14 @@ class Call:
     def _traced_url(self) -> URL:
         return self.url.update_query(self.params)
 
+    async def _settle(self, req: ClientRequest) -> None:
+        """Wait until the cancelled upload of a request has ended, within the total time."""
+        if (task := req._writer) is None:
+            return
+        left = max(0.0, self.total_at - self.session._loop.time()) if self.total_at else None
+        if not await settle(task, left):
+            raise asyncio.TimeoutError
+
     async def _close_body(self) -> None:
         if self.req is not None and self.req._body is not None:
             await self.req._body.close()
@@ -271,7 +279,7 @@ class Call:
             self.may_retry = False
             if self.data is not None:
                 # The payload rewinds itself; building it anew would send only the unread rest.
-                await req.close()
+                await self._settle(req)
                 body = req._body
                 if body is not None and body.consumed:
                     raise
@@ -388,9 +396,9 @@ class Call:
             self.headers.popall(hdrs.PROXY_AUTHORIZATION, None)
         self.url = target
         self.params = {}
-        upload = getattr(resp, "_upload", None)
-        if upload is not None:
-            await settle(upload)
+        if self.data is not None and self.req is not None:
+            # Two uploads must not read one body.
+            await self._settle(self.req)
         return True
 
     def _change_method(self, resp: aiohttp.ClientResponse) -> None:

@@ -1,5 +1,6 @@
 """`ClientSession` and `request()`: aiohttp's API, and the choice of the lane."""
 
+import asyncio
 import contextvars
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -93,7 +94,8 @@ with warnings.catch_warnings():
 
             async def _request_patched(self, request, method, str_or_url, kwargs):
                 """Go through a patch; it may have kept `_request` above for the original, and call it."""
-                call = (self, method, str_or_url)
+                # The task, too: tasks that are started on the way inherit the context.
+                call = (asyncio.current_task(), self, method, str_or_url)
                 if _patched_call.get() == call:
                     return await _REQUEST(self, method, str_or_url, **kwargs)
                 token = _patched_call.set(call)

@@ -45,9 +45,15 @@ class StandIn(ClientConnectionError):
     The slot is free again. `protocol` is the thing.
     """
 
-    def __init__(self, protocol: Any) -> None:
+    def __init__(self, connector: BaseConnector, protocol: Any) -> None:
         super().__init__(f"Expected a connection of aiohttp's, got {protocol!r}")
+        self.connector = connector
         self.protocol = protocol
+
+    def hand_over(self) -> None:
+        """Leave the connector to the full lane from here on: it takes a `connect` of one's own for a sign."""
+        self.protocol.close()
+        self.connector.connect = self.connector.connect  # type: ignore[method-assign]
 
 
 class PooledConnector(BaseConnector):
@@ -159,7 +165,7 @@ class PooledConnector(BaseConnector):
         """
         if not issubclass(type(protocol), ResponseHandler):
             self.pool.free(host)
-            raise StandIn(protocol)
+            raise StandIn(self, protocol)
         transport = self._strip(protocol)
         if transport is None:
             self.pool.free(host)
@@ -169,6 +175,15 @@ class PooledConnector(BaseConnector):
         except PoolClosed as exc:
             transport.abort()
             raise ClientConnectionError("Connector is closed.") from exc
+        except NotImplementedError:
+            # A transport that cannot change hands: asyncio's base class says so.
+            protocol.transport = transport
+            self.pool.free(host)
+            raise StandIn(self, protocol) from None
+        except BaseException:
+            transport.abort()
+            self.pool.free(host)
+            raise
         if type(protocol) is not ResponseHandler:
             # A connector's own: aiohttp-socks' closes the connection when it is collected.
             conn.anchor = protocol
@@ -211,6 +226,8 @@ class PooledConnector(BaseConnector):
         pool = self.pool
         if pool.try_reserve(host):
             return None
+        if pool.is_closed:
+            raise ClientConnectionError("Connector is closed.")
         waiter = pool.wait(host)
         try:
             for trace in traces:

@@ -15,6 +15,7 @@ from aiohttp.client_exceptions import ClientError, ClientOSError, ServerDisconne
 
 from .attempt import send
 from .call import NOT_CONNECTED, REDIRECTS, Call, check_status, total_at
+from .connector import StandIn
 from .prepare import PLAIN_OPTIONS, Prepared, SessionState, timeout_of
 
 
@@ -41,17 +42,22 @@ async def perform(
             tracker._finalize()
             raise
         return await call.run()
-    if (
-        (not options or options.keys() <= PLAIN_OPTIONS)
-        and not session._trace_configs
-        and not session._middlewares
-        and not session.closed
-    ):
-        method = method.upper()
-        prepared = state.plain.find(session, method, str_or_url)
-        if prepared is not None:
-            return await _perform_plain(session, state, prepared, str_or_url, options)
-    return await _new_call(session, state, method, str_or_url, options).run()
+    try:
+        if (
+            (not options or options.keys() <= PLAIN_OPTIONS)
+            and not session._trace_configs
+            and not session._middlewares
+            and not session.closed
+        ):
+            method = method.upper()
+            prepared = state.plain.find(session, method, str_or_url)
+            if prepared is not None:
+                return await _perform_plain(session, state, prepared, str_or_url, options)
+        return await _new_call(session, state, method, str_or_url, options).run()
+    except StandIn as exc:
+        # The connector, somebody's subclass, dials what the pool cannot keep. Nothing was sent.
+        exc.hand_over()
+    return await session._request(method, str_or_url, **options)
 
 
 def _new_call(

@@ -124,7 +124,9 @@ _OF_RESPONSE = ("start", "read")
 # in the session's attributes, which are read at each request.
 _PATCHED_BY_TOOLS: tuple[tuple[type, tuple[str, ...]], ...] = (
     (aiohttp.ClientSession, ("_request",)),
-    (aiohttp.ClientRequest, ("__init__", "send", "write_bytes", "is_ssl")),
+    # All of it: heads are made by ClientRequest once and then kept.
+    (aiohttp.ClientRequest, tuple(n for n, m in vars(aiohttp.ClientRequest).items() if callable(m))),
+    (aiohttp.ClientRequest, ("DEFAULT_HEADERS", "GET_METHODS", "POST_METHODS")),
     (aiohttp.ClientResponse, _OF_RESPONSE),
     (aiohttp.TCPConnector, _OF_TCP),
     (aiohttp.UnixConnector, _OF_UNIX),
@@ -142,7 +144,7 @@ def _is_aiohttps_own(member: Any) -> bool:
 
 # Each with the class attribute as it is in aiohttp's source, or none.
 _WATCHED: list[tuple[type, str, Any]] = [
-    (owner, name, member if member is None or _is_aiohttps_own(member) else _UNKNOWN)
+    (owner, name, _UNKNOWN if callable(member) and not _is_aiohttps_own(member) else member)
     for owner, names in _PATCHED_BY_TOOLS
     for name in names
     for member in (owner.__dict__.get(name),)
@@ -244,7 +246,8 @@ if NATIVE:
         """A connector of ours, or of a subclass that leaves alone what the express lane goes around."""
         cls = type(connector)
         return (
-            isinstance(connector, PooledConnector)
+            # Not isinstance(): mocks pass for what they stand for.
+            issubclass(cls, PooledConnector)
             and cls.connect is _CONNECT
             and cls._release is _RELEASE
             and "pool" in (own := connector.__dict__)

@@ -38,6 +38,8 @@ SETTING_OPTIONS = frozenset(
     {"auto_decompress", "max_field_size", "max_headers", "max_line_size", "read_bufsize"}
 )
 _TLS_OPTIONS = frozenset({"fingerprint", "ssl", "ssl_context", "verify_ssl"})
+# As it is in aiohttp's source; tools patch it.
+_FILTER_COOKIES = CookieJar.filter_cookies
 _PLAIN_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "DELETE", "PUT", "POST", "PATCH"})
 
 
@@ -49,11 +51,12 @@ class Prepared:
         "skip_body", "writer",
     )  # fmt: skip
 
-    def __init__(self, method: str, real_url: URL, host: Host, data: bytes) -> None:
+    def __init__(self, method: str, real_url: URL, key: Any, data: bytes) -> None:
         self.method = method
         self.real_url = real_url
-        self.host = host
-        self.key = host.key
+        self.key = key
+        # The pool's Host of the key, from the first sending on.
+        self.host: Host | None = None
         self.data = data
         self.skip_body = method in EMPTY_BODY_METHODS
         self.req: ClientRequest | None = None
@@ -163,7 +166,12 @@ class PlainRequests:
             if prepared is None:
                 return None
         jar: Any = session._cookie_jar
-        if (type(jar) is not CookieJar or jar._cookies) and jar.filter_cookies(prepared.real_url):
+        if (
+            type(jar) is not CookieJar
+            or jar._cookies
+            or "filter_cookies" in jar.__dict__
+            or CookieJar.filter_cookies is not _FILTER_COOKIES
+        ) and jar.filter_cookies(prepared.real_url):
             return None
         return prepared
 
@@ -204,9 +212,7 @@ class PlainRequests:
             template = self._template(session, connector, method, url, origin)
         headers, lines = template
         key = _connection_key(url)
-        prepared = Prepared(
-            method, url, connector.pool.host(key), request_line(method, url.raw_path_qs, 1) + lines
-        )
+        prepared = Prepared(method, url, key, request_line(method, url.raw_path_qs, 1) + lines)
         prepared._headers = headers
         if len(self._prepared) >= _PREPARED_MAX:
             self._prepared.clear()
@@ -276,7 +282,7 @@ def add_connection_headers(req: ClientRequest, connector: PooledConnector) -> No
 def prepare(req: ClientRequest, connector: PooledConnector) -> Prepared:
     """Make a built request ready but for its head, which `Prepared.fill` makes."""
     add_connection_headers(req, connector)
-    prepared = Prepared(req.method, req.original_url, connector.pool.host(req.connection_key), b"")
+    prepared = Prepared(req.method, req.original_url, req.connection_key, b"")
     prepared.req = req
     return prepared
 

@@ -7,6 +7,7 @@ exchange, as on the full lane, every method is aiohttp's own.
 
 import asyncio
 import warnings
+import weakref
 from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
@@ -146,23 +147,27 @@ class ExchangeConnection(Connection):
     """What `resp.connection` is until the body was received, or the response was closed."""
 
     def __init__(self, resp: "ClientResponse", exchange: Exchange) -> None:
-        self._resp = resp
+        self._resp = weakref.ref(resp)
+        self._exchange = exchange
         self._loop = resp._loop
         self._key = None  # type: ignore[assignment]
         self._protocol = ExchangeProtocol(exchange)  # type: ignore[assignment]
         self._callbacks = []
 
     def __repr__(self) -> str:
-        return f"Connection<{self._resp.host}>"
+        return f"Connection<{self._exchange!r}>"
 
     def __del__(self, _warnings: Any = warnings) -> None:
         """Nothing: the exchange, not this view of it, holds the connection."""
 
     def close(self) -> None:
-        self._resp.close()
+        resp = self._resp()
+        if resp is None:
+            self._exchange.abandon()
+        else:
+            resp.close()
 
-    def release(self) -> None:
-        self._resp.release()
+    release = close  # an unfinished response's connection cannot be used again
 
 
 class ClientResponse(aiohttp.ClientResponse):

@@ -73,6 +73,7 @@ async def _send(req: ClientRequest, writer: StreamWriter, exchange: Exchange, le
         if tracker is not None:
             tracker._attempt_failed(attempt, error)
         exchange.fail_upload(error)
+        del error  # its cause's traceback holds this frame
     except BaseException:
         if tracker is not None:
             tracker._attempt_failed(attempt, None)
@@ -113,7 +114,16 @@ def new_writer(req: ClientRequest, conn: Connection, loop: asyncio.AbstractEvent
     return writer
 
 
-async def settle(task: "asyncio.Task[None]") -> None:
-    """Wait until an upload has ended; its own cancellation is not the caller's."""
+async def settle(task: "asyncio.Task[None]", timeout: float | None = None) -> bool:
+    """Wait until an upload has ended; its own cancellation is not the caller's.
+
+    Args:
+        task: the upload.
+        timeout: seconds to wait at most; None for no limit.
+
+    Returns:
+        Whether it has ended.
+    """
     if not task.done():
-        await asyncio.wait([task])
+        await asyncio.wait([task], timeout=timeout)
+    return task.done()

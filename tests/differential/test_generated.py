@@ -140,8 +140,11 @@ DAMAGE = st.sampled_from(
 
 @st.composite
 def damaged(draw: st.DrawFn) -> bytes:
-    """A valid answer of which a few bytes were deleted, replaced, or inserted."""
-    data = draw(answers())
+    """A valid answer of which a few bytes were deleted, replaced, or inserted.
+
+    Not a compressed one: which of two errors is told, of the coding or of what follows the body, is a race.
+    """
+    data = draw(answers().filter(lambda data: b"\r\nContent-Encoding: " not in data))
     for _ in range(draw(st.integers(1, 3))):
         at = draw(st.integers(0, len(data)))
         data = data[:at] + draw(DAMAGE) + data[at + draw(st.integers(0, 3)) :]

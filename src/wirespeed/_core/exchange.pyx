@@ -355,6 +355,10 @@ cdef class Exchange(Deadline):
         """Let go of the response; its connection is closed unless the exchange is over."""
         self._fail(Failure.LET_GO, None, None)
 
+    def forget(self):
+        """Drop the error of an exchange that failed before its head: its traceback holds the exchange."""
+        self.waiter = self.error = None
+
     # Deadlines
 
     cdef int _start(self, Deadlines deadlines, double total_at, double read_timeout,

@@ -148,6 +148,9 @@ cdef class Pool(ConnectionOwner):
     def cancel(self, Waiter waiter not None):
         """Stop waiting; what was granted meanwhile goes to the next."""
         waiter._unlink()
+        if waiter.future.done() and not waiter.future.cancelled():
+            # An error may have come while the caller was busy elsewhere: nobody will ask for it.
+            waiter.future.exception()
         if waiter.is_granted:
             waiter.is_granted = False
             conn = waiter.future.result()
