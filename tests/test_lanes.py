@@ -246,8 +246,10 @@ async def test_strict_session_refuses_the_full_lane_before_anything_is_sent() ->
         assert expected.value in str(info.value)
         assert "secret" not in str(info.value)
         assert not server.connections
-        with pytest.raises(wirespeed.FullLaneError):
+        with pytest.raises(wirespeed.FullLaneError) as info:
             await session.ws_connect(server.url("/ok"))
+        if wirespeed.NATIVE:
+            assert info.value.reason is wirespeed.LaneReason.UPGRADE
         if wirespeed.NATIVE:
             async with session.get(server.url("/ok")) as resp:
                 assert resp.status == 200

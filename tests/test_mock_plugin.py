@@ -1,6 +1,5 @@
 """The pytest plugin: its fixture and marker in a run of their own, and what loading it costs."""
 
-import importlib.metadata
 import os
 import re
 import subprocess
@@ -49,18 +48,18 @@ def test_idle_route(wirespeed_mock):
 """
 
 
-def is_installed() -> bool:
-    return "_wirespeed_pytest" in [entry.value for entry in importlib.metadata.entry_points(group="pytest11")]
-
-
 def run_pytest(folder: Path) -> str:
-    """Run the tests of a folder; the plugin is named where the installed metadata does not do it."""
-    plugin = [] if is_installed() else ["-p", "_wirespeed_pytest"]
+    """Run the tests of a folder with our plugin alone, and without the options of the run around it."""
     path = os.pathsep.join([str(Path(wirespeed.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *plugin],
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "_wirespeed_pytest"],
         cwd=folder,
-        env={**os.environ, "PYTEST_ADDOPTS": "", "PYTHONPATH": path.rstrip(os.pathsep)},
+        env={
+            **os.environ,
+            "PYTEST_ADDOPTS": "",
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+            "PYTHONPATH": path.rstrip(os.pathsep),
+        },
         capture_output=True,
         text=True,
         timeout=50,

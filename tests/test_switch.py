@@ -1,8 +1,10 @@
 """The native/pure switch and the names that the package offers."""
 
+import ast
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -43,3 +45,14 @@ def test_switched_off_the_names_are_aiohttps_own() -> None:
 async def test_session_counts_requests_by_lane() -> None:
     async with wirespeed.ClientSession() as session:
         assert session.native_stats() == {"express": 0, "full": {}}
+
+
+def test_type_checkers_are_told_every_name() -> None:
+    source = Path(wirespeed.__file__).read_text("utf-8")
+    told = {
+        alias.asname or alias.name
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert set(wirespeed.__all__) <= told

@@ -54,7 +54,6 @@ async def send(
         ClientError, TimeoutError, OSError: as aiohttp's connecting and sending.
     """
     connector: Any = session._connector
-    conn: Connection
     if traces:
         conn = await _acquire_traced(connector, prepared, timeout, traces)
     else:

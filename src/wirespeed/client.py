@@ -14,6 +14,14 @@ from ._signatures import like
 from ._switch import NATIVE
 from .lanes import Explanation, LaneReason, LaneStats, explain, lane_reason, refuse_or_log
 
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+    from aiohttp import BaseConnector, BasicAuth, ClientTimeout
+    from aiohttp.abc import AbstractCookieJar
+    from aiohttp.http import HttpVersion
+    from aiohttp.typedefs import JSONBytesEncoder, JSONEncoder, LooseCookies, LooseHeaders, StrOrURL
+
 if NATIVE:
     from . import express
     from .connector import TCPConnector
@@ -46,7 +54,47 @@ with warnings.catch_warnings():
         _state: "SessionState | None" = None
         _strict_native = False
 
-        if not TYPE_CHECKING:
+        if TYPE_CHECKING:
+
+            def __init__(
+                self,
+                base_url: StrOrURL | None = None,
+                *,
+                connector: BaseConnector | None = None,
+                loop: asyncio.AbstractEventLoop | None = None,
+                cookies: LooseCookies | None = None,
+                headers: LooseHeaders | None = None,
+                proxy: StrOrURL | None = None,
+                proxy_auth: BasicAuth | None = None,
+                skip_auto_headers: Iterable[str] | None = None,
+                auth: BasicAuth | None = None,
+                json_serialize: JSONEncoder = ...,
+                json_serialize_bytes: JSONBytesEncoder | None = None,
+                request_class: type[aiohttp.ClientRequest] = ...,
+                response_class: type[aiohttp.ClientResponse] = ...,
+                ws_response_class: type[aiohttp.ClientWebSocketResponse[bool]] = ...,
+                version: HttpVersion = ...,
+                cookie_jar: AbstractCookieJar | None = None,
+                connector_owner: bool = True,
+                raise_for_status: bool | Callable[[aiohttp.ClientResponse], Awaitable[None]] = False,
+                timeout: ClientTimeout | None = ...,
+                auto_decompress: bool = True,
+                trust_env: bool = False,
+                requote_redirect_url: bool = True,
+                trace_configs: list[aiohttp.TraceConfig] | None = None,
+                read_bufsize: int = ...,
+                max_line_size: int = 8190,
+                max_field_size: int = 8190,
+                max_headers: int = 128,
+                fallback_charset_resolver: Callable[[aiohttp.ClientResponse, bytes], str] = ...,
+                middlewares: Sequence[aiohttp.ClientMiddlewareType] = (),
+                ssl_shutdown_timeout: float | None = ...,
+                strict_native: bool = False,
+            ) -> None: ...
+
+            async def __aenter__(self) -> "ClientSession": ...
+
+        else:
 
             @like(aiohttp.ClientSession.__init__)
             def __init__(self, base_url=None, *, connector=None, loop=None, strict_native=False, **kwargs):

@@ -119,11 +119,11 @@ class Patch(NamedTuple):
 
 _OF_TCP = ("connect", "_resolve_host", "_create_connection", "_wrap_create_connection")
 _OF_UNIX = ("connect", "_create_connection")
-_OF_RESPONSE = ("start", "read")
+_OF_RESPONSE = ("__init__", "start", "read")
 # The methods that tools patch. Not ClientSession.__init__: what a replacement of it does is
 # in the session's attributes, which are read at each request.
 _PATCHED_BY_TOOLS: tuple[tuple[type, tuple[str, ...]], ...] = (
-    (aiohttp.ClientSession, ("_request",)),
+    (aiohttp.ClientSession, ("_request", "_build_url", "_prepare_headers")),
     # All of it: heads are made by ClientRequest once and then kept.
     (aiohttp.ClientRequest, tuple(n for n, m in vars(aiohttp.ClientRequest).items() if callable(m))),
     (aiohttp.ClientRequest, ("DEFAULT_HEADERS", "GET_METHODS", "POST_METHODS")),
@@ -232,9 +232,9 @@ if NATIVE:
         if method not in _COMMON_METHODS and method.upper() == hdrs.METH_CONNECT:
             return LaneReason.CONNECT
         if options:
-            if not options.keys() <= EXPRESS_OPTIONS and (reason := _reason_of_options(options)):
-                return reason
             if (headers := options.get("headers")) and (reason := _reason_of_headers(headers)):
+                return reason
+            if not options.keys() <= EXPRESS_OPTIONS and (reason := _reason_of_options(options)):
                 return reason
         if session._default_headers and hdrs.UPGRADE in session._default_headers:
             return LaneReason.UPGRADE
@@ -307,8 +307,8 @@ def _detail(reason: LaneReason, session: aiohttp.ClientSession, options: Mapping
         classes = (session._request_class, session._response_class)
         return ", ".join(f"{cls.__module__}.{cls.__qualname__}" for cls in classes)
     if reason is LaneReason.OPTION:
-        names = sorted(options.keys() - EXPRESS_OPTIONS) or ["headers, given as an iterator"]
-        return ", ".join(names)
+        names = sorted(name for name in options if _reason_of_options({name: options[name]}) is reason)
+        return ", ".join(names) or "headers, given as an iterator"
     return ""
 
 

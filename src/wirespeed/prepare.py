@@ -38,8 +38,10 @@ SETTING_OPTIONS = frozenset(
     {"auto_decompress", "max_field_size", "max_headers", "max_line_size", "read_bufsize"}
 )
 _TLS_OPTIONS = frozenset({"fingerprint", "ssl", "ssl_context", "verify_ssl"})
-# As it is in aiohttp's source; tools patch it.
+# As they are in aiohttp's source; subclasses override, and tools patch them.
 _FILTER_COOKIES = CookieJar.filter_cookies
+_BUILD_URL = ClientSession._build_url
+_PREPARE_HEADERS = ClientSession._prepare_headers
 _PLAIN_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "DELETE", "PUT", "POST", "PATCH"})
 
 
@@ -188,8 +190,8 @@ class PlainRequests:
         self._base_url = session._base_url
         self._is_usable = (
             session._version == HttpVersion11
-            and type(session)._build_url is ClientSession._build_url
-            and type(session)._prepare_headers is ClientSession._prepare_headers
+            and type(session)._build_url is _BUILD_URL
+            and type(session)._prepare_headers is _PREPARE_HEADERS
             and session._default_auth is None
             and hdrs.TRANSFER_ENCODING not in headers
             and hdrs.CONTENT_LENGTH not in headers

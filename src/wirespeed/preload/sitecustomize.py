@@ -1,4 +1,4 @@
-"""What Python runs at its start in `wirespeed run`: leaves no trace, then lets hooks.py wait for aiohttp.
+"""What Python runs at its start in `wirespeed run`: leaves no trace, then lets _wirespeed_hooks wait.
 
 Every Python process below `wirespeed run` gets here, those of other environments and old
 versions of Python included: for them it does nothing but step aside. That is why there is

@@ -170,7 +170,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: the command line without the program's name; None takes `sys.argv`.
     """
-    parser = argparse.ArgumentParser(prog="python -m wirespeed.testing.server")
+    parser = argparse.ArgumentParser(
+        prog="python -m wirespeed.testing.server", description="Serves until standard input is closed."
+    )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", type=int, default=0, help="TCP port; 0 takes a free one")
     parser.add_argument("--cpu", type=int, help="run on this core alone, where the platform can")
