@@ -87,7 +87,7 @@ cdef class Exchange(Deadline):
     cdef double read_timeout
     cdef double last_read
     cdef readonly object upload             # the task that sends the request body, or None
-    cdef object before_cut                  # called before an unfinished upload's connection is closed, or None
+    cdef object before_cut                  # called before an unfinished upload is cut short, or None
     cdef object may_continue                # the future of an upload that waits for a 1xx, or None
 
     # Response in
