@@ -1,9 +1,12 @@
 """What the express lane owes its callers at the edges: time, sharing, and ends in the middle."""
 
 import asyncio
+import contextlib
+import gc
 import io
 import sys
 import time
+import weakref
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -165,3 +168,70 @@ async def test_output_size_counts_head_and_body() -> None:
                     sent = resp.output_size
             exchange = server.exchanges[-1]
             assert sent == len(exchange.head) + len(b"\r\n") + exchange.body_size
+
+
+class _Lazy(asyncio.Transport):
+    """Somebody's transport: it cannot be given another protocol."""
+
+    def __init__(self, inner: Any, says: bool) -> None:
+        super().__init__()
+        self._inner, self._says = inner, says
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("set_protocol", "get_protocol", "__class__", "_inner", "_says"):
+            return super().__getattribute__(name)
+        return getattr(super().__getattribute__("_inner"), name)
+
+    def set_protocol(self, protocol: Any) -> None:
+        if self._says:
+            raise NotImplementedError
+
+    def get_protocol(self) -> Any:
+        return self._inner.get_protocol()
+
+
+@pytest.mark.parametrize("says", [True, False], ids=["says so", "pretends"])
+async def test_transport_that_cannot_change_hands_is_served_by_aiohttp(says: bool) -> None:
+    class Connector(wirespeed.TCPConnector):
+        async def _create_connection(self, req: Any, traces: Any, timeout: Any) -> Any:
+            protocol = await super()._create_connection(req, traces, timeout)
+            protocol.transport = _Lazy(protocol.transport, says)
+            return protocol
+
+    async with LocalServer() as server, wirespeed.ClientSession(connector=Connector(limit=2)) as session:
+        for _ in range(4):
+            async with session.get(server.url("/ok")) as resp:
+                assert await resp.read() == b"ok"
+        if wirespeed.NATIVE:
+            assert session.connector.pool.in_use == 0
+            assert session.native_stats()["full"]["foreign connector"] >= 3
+
+
+@native_only
+async def test_hosts_of_requests_that_are_refused_are_forgotten() -> None:
+    async with wirespeed.ClientSession() as session:
+        for number in range(5):
+            with pytest.raises(ValueError, match=r"header|control"):
+                await session.get(f"http://127.0.0.{number}:1/", headers={"X-A": "a\r\nb"})
+        assert not session.connector.pool.hosts
+
+
+async def test_failed_request_leaves_no_cycle() -> None:
+    class Payload:
+        """Something large of the caller's."""
+
+    async def fail(session: Any, url: str) -> Any:
+        payload = Payload()
+        with contextlib.suppress(aiohttp.ClientError, asyncio.TimeoutError):
+            await session.get(url, timeout=aiohttp.ClientTimeout(total=0.05))
+        return weakref.ref(payload)
+
+    async with LocalServer() as server, wirespeed.ClientSession() as session:
+        gc.collect()
+        gc.disable()
+        try:
+            reference = await fail(session, server.url("/hang"))
+            await asyncio.sleep(0)
+            assert reference() is None
+        finally:
+            gc.enable()

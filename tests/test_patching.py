@@ -411,3 +411,30 @@ async def test_wrapper_put_on_before_wraps_ours_while_installed(unwraps: bool) -
             wirespeed.uninstall()
             assert vars(wirespeed.ClientSession)["_request"] is ours
             assert vars(theirs)["_request"] is (original if unwraps else wrapper)
+
+
+class _Refusing(types.ModuleType):
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError("read-only")
+
+
+class _Unhashable(type):
+    __hash__ = None  # type: ignore[assignment]
+
+
+class _Referrer(metaclass=_Unhashable):
+    def __init__(self, held: object) -> None:
+        self.held = held
+
+
+def test_what_refuses_to_be_changed_is_named_and_the_rest_is_replaced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module = _Refusing("read_only_module")
+    vars(module)["ClientSession"] = ORIGINALS["ClientSession"]
+    monkeypatch.setitem(sys.modules, "read_only_module", module)
+    referrer = _Referrer(ORIGINALS["ClientSession"])
+    installation = wirespeed.install()
+    assert installation.unreached == ("read_only_module.ClientSession",)
+    assert aiohttp.ClientSession is wirespeed.ClientSession
+    assert referrer.held is ORIGINALS["ClientSession"]

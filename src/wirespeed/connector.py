@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 # asyncio's, or that of async_timeout where asyncio has none (CPython 3.10): aiohttp has chosen.
 timeout_at: Any = vars(helpers)["async_timeout"].timeout_at
+# The packages whose transports are known to do what asyncio's documentation says.
+_LOOPS = frozenset({"asyncio", "uvloop", "winloop", "wirespeed"})
 _BASE_CONNECT = BaseConnector.connect
 
 
@@ -166,6 +168,9 @@ class PooledConnector(BaseConnector):
         if not issubclass(type(protocol), ResponseHandler):
             self.pool.free(host)
             raise StandIn(self, protocol)
+        if not _changes_hands(protocol.transport, protocol):
+            self.pool.free(host)
+            raise StandIn(self, protocol)
         transport = self._strip(protocol)
         if transport is None:
             self.pool.free(host)
@@ -175,11 +180,6 @@ class PooledConnector(BaseConnector):
         except PoolClosed as exc:
             transport.abort()
             raise ClientConnectionError("Connector is closed.") from exc
-        except NotImplementedError:
-            # A transport that cannot change hands: asyncio's base class says so.
-            protocol.transport = transport
-            self.pool.free(host)
-            raise StandIn(self, protocol) from None
         except BaseException:
             transport.abort()
             self.pool.free(host)
@@ -347,6 +347,20 @@ class PooledConnector(BaseConnector):
         if self._source_traceback is not None:
             context["source_traceback"] = self._source_traceback
         self._loop.call_exception_handler(context)
+
+
+def _changes_hands(transport: Any, protocol: asyncio.BaseProtocol) -> bool:
+    """Whether a transport can be given another protocol; those of mocks may not, or pretend to."""
+    if transport is None or type(transport).__module__.partition(".")[0] in _LOOPS:
+        return True
+    other = asyncio.Protocol()
+    try:
+        transport.set_protocol(other)
+        is_changed = transport.get_protocol() is other
+        transport.set_protocol(protocol)
+    except (AttributeError, NotImplementedError):
+        return False
+    return is_changed
 
 
 like(BaseConnector.connect)(PooledConnector.connect)

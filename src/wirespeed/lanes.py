@@ -200,9 +200,11 @@ if NATIVE:
 
     def _is_patched() -> bool:
         """Compare member by member, since some class was changed; remember when all is as it was."""
-        if any(_is_replaced(*watched) for watched in _WATCHED):
-            return True
+        # First: a patch that another thread makes while this one compares must not be missed.
         _watch.remember()
+        if any(_is_replaced(*watched) for watched in _WATCHED):
+            _watch.forget()
+            return True
         return False
 
     def lane_reason(

@@ -45,7 +45,7 @@ class Installation(NamedTuple):
     replaced: tuple[str, ...]
     """Where aiohttp's objects were replaced: `module.name`, and `module.Class.__bases__`."""
     unreached: tuple[str, ...]
-    """Classes, with their modules, that go on with aiohttp's own code."""
+    """Classes, and names in modules, that go on with aiohttp's own code."""
 
 
 class _Installer:
@@ -76,12 +76,16 @@ class _Installer:
                     self._restore()
 
     def _replace(self) -> None:
+        refusing = []
         for module in _modules():
             for name, value in list(vars(module).items()):
                 if id(value) in _OURS:
-                    self._set(module, name, value)
+                    try:
+                        self._set(module, name, value)
+                    except Exception:  # a module may have opinions on who sets what
+                        refusing.append(f"{module.__name__}.{name}")
         derived = [cls for theirs in _CLASSES for cls in _subclasses(theirs)]
-        unreached = [
+        unreached = refusing + [
             _name(cls) for cls in derived if not _is_wirespeeds(cls.__module__) and not self._rebase(cls)
         ]
         for theirs, ours in _CLASSES.items():
@@ -146,9 +150,10 @@ class _Installer:
             for theirs, ours in _CLASSES.items():
                 theirs.__new__ = self._new(theirs, ours)  # type: ignore[method-assign]
         for instance in gc.get_referrers(*_CLASSES):
-            if type(instance) in _CLASSES:
+            # By identity: a metaclass may make its classes unhashable.
+            if (new := _OURS.get(id(type(instance)))) is not None:
                 # Not through the class's own __setattr__, which has opinions on names.
-                object.__setattr__(instance, "__class__", _CLASSES[type(instance)])
+                object.__setattr__(instance, "__class__", new)
 
     def _new(self, theirs: type, ours: type) -> Any:
         def __new__(cls: type, *args: object, **kwargs: object) -> Any:
@@ -238,7 +243,8 @@ def install() -> Installation:
 
     Returns:
         What was replaced, and what could not be: classes whose base Python refuses to
-        replace. These are also logged, as a warning of the logger `wirespeed`.
+        replace, modules that refuse to be changed. These are also logged, as a warning of the
+        logger `wirespeed`.
     """
     return _installer.hold(install)
 

@@ -61,9 +61,10 @@ async def _send(req: ClientRequest, writer: StreamWriter, exchange: Exchange, le
     head_size = len(writer._headers_buf or b"")
     try:
         if req._continue is not None:
+            exchange.wait_continue(req._continue)
             writer.send_headers()
             await writer.drain()
-            await exchange.wait_continue(req._continue)
+            await req._continue
         # A middleware, or whoever made the server wait, may have taken the body away meanwhile.
         if (body := req._body) is not None:
             await body.write_with_length(writer, length)

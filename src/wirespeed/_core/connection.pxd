@@ -54,7 +54,7 @@ cdef class Connection(ReadGate):
     cdef object _write                      # transport.write, bound once
     cdef readonly bint is_tls
     cdef bint is_reading_paused
-    cdef object _drain_waiter
+    cdef list _drain_waiters                # futures of those who wait for room to write
     cdef readonly bint _paused              # the name aiohttp's StreamWriter reads
 
     # Reading
@@ -73,6 +73,9 @@ cdef class Connection(ReadGate):
     cdef int _advance(self, Exchange exchange) except -1
     cdef int _finish(self, Exchange exchange) except -1
     cdef CloseReason _why_close(self, Exchange exchange) except *
+
+    # Flow control
+    cdef int _wake_drainers(self, bint is_lost) except -1
 
     # End
     cdef int _close(self, CloseReason reason) except -1

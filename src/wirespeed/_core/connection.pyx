@@ -219,11 +219,8 @@ cdef class Connection(ReadGate):
         if self.state != ConnectionState.CLOSED:
             self._close(CloseReason.IDLE_EOF)
         self.transport = self._write = self.anchor = None
-        waiter, self._drain_waiter = self._drain_waiter, None
-        if waiter is not None and not waiter.done():
-            waiter.set_exception(ConnectionResetError("Connection lost"))
-            # Retrieved: whoever drained may have been cancelled.
-            waiter.exception()
+        if self._drain_waiters is not None:
+            self._wake_drainers(True)
         self.owner._on_gone(self)
 
     def connection_made(self, transport):
@@ -305,9 +302,20 @@ cdef class Connection(ReadGate):
 
     def resume_writing(self):
         self._paused = False
-        waiter, self._drain_waiter = self._drain_waiter, None
-        if waiter is not None and not waiter.done():
-            waiter.set_result(None)
+        if self._drain_waiters is not None:
+            self._wake_drainers(False)
+
+    cdef int _wake_drainers(self, bint is_lost) except -1:
+        """There is room, or there never will be. One future each: a cancelled drain concerns no other."""
+        waiters, self._drain_waiters = self._drain_waiters, None
+        for waiter in waiters:
+            if waiter.done():
+                continue
+            if is_lost:
+                waiter.set_exception(ConnectionResetError("Connection lost"))
+            else:
+                waiter.set_result(None)
+        return 0
 
     async def _drain_helper(self):
         """Wait until the transport takes more; the name is the one aiohttp's StreamWriter calls."""
@@ -315,10 +323,11 @@ cdef class Connection(ReadGate):
             raise ConnectionResetError("Connection lost")
         if not self._paused:
             return
-        if self._drain_waiter is None:
-            self._drain_waiter = self.loop.create_future()
-        # Shielded: a drain that is cancelled must not cancel the others that share the future.
-        await asyncio.shield(self._drain_waiter)
+        if self._drain_waiters is None:
+            self._drain_waiters = []
+        waiter = self.loop.create_future()
+        self._drain_waiters.append(waiter)
+        await waiter
 
     cdef object _get_transport(self):
         return self.transport

@@ -319,9 +319,8 @@ cdef class Exchange(Deadline):
             self.upload = task
 
     def wait_continue(self, future):
-        """Have a future done when an interim (1xx) response comes, and return it."""
+        """Have a future done when an interim (1xx) response comes."""
         self.may_continue = future
-        return future
 
     def finish_upload(self, bint is_whole=True):
         """The body was sent: from now on the server is expected to answer.

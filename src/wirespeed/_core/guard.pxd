@@ -12,3 +12,4 @@ cdef class Watch:
 
     cpdef bint is_unchanged(self) noexcept
     cpdef int remember(self) except -1
+    cpdef int forget(self) except -1

@@ -53,6 +53,13 @@ cdef class Watch:
                 return False
         return True
 
+    cpdef int forget(self) except -1:
+        """Take no class for unchanged until the next `remember()`."""
+        cdef Py_ssize_t i
+        for i in range(self._count):
+            self._versions[i] = 0
+        return 0
+
     cpdef int remember(self) except -1:
         """Take the classes as they are now for unchanged."""
         cdef Py_ssize_t i
