@@ -517,6 +517,13 @@ def test_other_versions_of_python_are_left_alone(programs: Programs, name: str) 
     python = shutil.which(name)
     if python is None or subprocess.run([python, "-c", ""], capture_output=True).returncode:
         pytest.skip(f"{name} is not here")
+    if (
+        subprocess.run([python, "-c", "import sys; print(sys.prefix)"], capture_output=True)
+        .stdout.decode(errors="replace")
+        .strip()
+        == sys.prefix
+    ):
+        pytest.skip(f"{name} is this environment's own")
     env = command.environment({**os.environ, "PYTHONPATH": ""}, "fast")
     done = programs.run(python, "-W", "error", "-c", NOTHING_OF_OURS, **env)
     assert done.stderr == ""

@@ -95,7 +95,9 @@ _LOST_BY_A_HANDLER = Known(
 _CANCELLED_WRITER = Known(
     ("answer", "error", "seen", "result", "wire", "connections", "probe"),
     "no RFC: when the writer of the body is cancelled before the answer is waited for, aiohttp fails with "
-    "an AttributeError of its own. Ours raises ServerDisconnectedError, as after any lost connection.",
+    "an AttributeError of its own. Ours raises ServerDisconnectedError, as after any lost connection. "
+    "Only where tasks start eagerly: CPython 3.12 and later.",
+    sometimes=True,
 )
 
 _WRITER_LINGERS = Known(
