@@ -3,6 +3,7 @@
 
 import asyncio
 import hashlib
+import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from aiohttp.http_exceptions import LineTooLong
 from support.checks import eventually, express_session, nothing_left, resident_bytes
 from support.local import BLOCK, Exchange, LocalServer, client_tls, server_tls
-from support.streamer import streamer
+from support.streamer import Streamer, streamer
 
 import wirespeed
 
@@ -69,6 +70,21 @@ async def test_slow_reader_of_a_large_body_needs_little_memory(far: str, kind: s
                     memory.look()
         assert got == size
         assert memory.growth < GROWTH
+
+
+async def test_streamer_sends_the_last_bytes_of_a_body_before_it_closes() -> None:
+    """Else the test above would take bytes that this server threw away for bytes the client lost."""
+    ours, theirs = socket.socketpair()
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    size = 60_000  # more than the socket takes at once, less than what drain() waits for
+    reader, writer = await asyncio.open_connection(sock=ours)
+    serving = asyncio.ensure_future(Streamer().serve(*await asyncio.open_connection(sock=theirs)))
+    writer.write(b"GET /eof/%d HTTP/1.1\r\n\r\n" % size)
+    _, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    await serving
+    writer.close()
+    await writer.wait_closed()
+    assert len(body) == size
 
 
 async def test_server_is_blocked_while_the_reader_sleeps(far: str) -> None:

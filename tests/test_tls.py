@@ -2,11 +2,14 @@
 # ruff: noqa: SIM117 (nested blocks show what outlives what)
 
 import asyncio
+import contextlib
+import functools
 import hashlib
 import os
 import socket
 import ssl
 import sys
+import threading
 from typing import Any
 
 import aiohttp
@@ -262,6 +265,50 @@ async def test_abrupt_close_in_the_middle_of_a_body_is_an_error(framing: str) ->
             await _ok(session, server.url("/ok"))
             assert len(server.connections) == 2
             assert_express(session, 2)
+
+
+def _serve_one(
+    listener: socket.socket, first: bytes, rest: bytes, go_on: threading.Event, *, is_polite: bool
+) -> None:
+    """Answer one request from a thread, and close without waiting for the client's close_notify."""
+    accepted, _ = listener.accept()
+    accepted.settimeout(10)
+    with server_tls().wrap_socket(accepted, server_side=True) as sock:
+        while not sock.recv(65536).endswith(b"\r\n\r\n"):
+            pass
+        sock.sendall(first)
+        go_on.wait(10)
+        sock.sendall(rest)
+        if is_polite:
+            sock.settimeout(0)
+            with contextlib.suppress(OSError):
+                sock.unwrap()
+
+
+@pytest.mark.skipif(not wirespeed.NATIVE, reason="aiohttp loses the rest on uvloop")
+@pytest.mark.parametrize("is_polite", [True, False], ids=["close_notify", "bare end"])
+@pytest.mark.parametrize("framing", ["Connection: close", "Content-Length: 700000"])
+async def test_end_of_tls_while_the_reader_sleeps_loses_nothing(framing: str, is_polite: bool) -> None:
+    # The first part is more than what may wait unread; the rest is less than the 256 KiB at which the
+    # loops' TLS would stop reading, and so would not see the end yet.
+    body = (BLOCK * 11)[:700_000]
+    first = f"HTTP/1.1 200 OK\r\n{framing}\r\n\r\n".encode() + body[:600_000]
+    go_on = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}/"
+        serve = functools.partial(_serve_one, listener, first, body[600_000:], go_on, is_polite=is_polite)
+        async with express_session(connector=wirespeed.TCPConnector(ssl=client_tls())) as session:
+            served = asyncio.get_running_loop().run_in_executor(None, serve)
+            async with session.get(url) as resp:
+                got = await resp.content.readexactly(1000)
+                await asyncio.sleep(0.1)
+                go_on.set()
+                await asyncio.wait_for(served, 10)
+                await asyncio.sleep(0.1)
+                while piece := await resp.content.read(10_000):
+                    got += piece
+                    await asyncio.sleep(0.001)
+            assert hashlib.sha256(got).digest() == hashlib.sha256(body).digest()
 
 
 async def test_idle_tls_connection_closed_by_the_server_is_not_reused() -> None:

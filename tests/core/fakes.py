@@ -5,6 +5,7 @@ so what waits on them behaves as it does in a program.
 """
 
 import asyncio
+import ssl
 from collections.abc import Callable, Iterable
 from heapq import heappop, heappush
 from itertools import count
@@ -99,12 +100,28 @@ class FakeLoop:
         self.now = max(self.now, when)
 
 
+class FakeTls:
+    """What a TLS layer received and did not hand over: reads in order, an exception to raise it."""
+
+    def __init__(self) -> None:
+        self.rest: list[bytes | Exception] = []
+        self.reads = 0
+
+    def read(self, size: int) -> bytes:
+        self.reads += 1
+        step = self.rest.pop(0) if self.rest else ssl.SSLWantReadError()
+        if isinstance(step, Exception):
+            raise step
+        return step
+
+
 class FakeTransport:
     """Records what is done to it; feeds bytes through the protocol's buffer as loops do."""
 
     def __init__(self, loop: Any, *, is_tls: bool = False) -> None:
         self.loop = loop
         self.is_tls = is_tls
+        self.tls = FakeTls()
         self.protocol: Any = None
         self.written = bytearray()
         self.calls: list[str] = []
@@ -116,7 +133,8 @@ class FakeTransport:
     # What protocols ask for
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        return object() if name == "sslcontext" and self.is_tls else default
+        known = {"sslcontext": object(), "ssl_object": self.tls} if self.is_tls else {}
+        return known.get(name, default)
 
     def set_protocol(self, protocol: Any) -> None:
         self.calls.append("set_protocol")

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import ssl
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -224,6 +225,77 @@ def test_lost_connection_leaves_the_pool_in_any_state(wire: Wire, state: str, ex
         assert wire.error_of(exchange.waiter).exc is exc
     wire.loop.run_ready()
     assert wire.loop.errors == []
+
+
+NO_LENGTH = b"HTTP/1.1 200 OK\r\n\r\n"
+TEN = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n"
+
+
+@pytest.mark.parametrize("last", [ssl.SSLWantReadError, ssl.SSLZeroReturnError, bytes])
+@pytest.mark.parametrize("head", [NO_LENGTH, TEN], ids=["until the end", "by length"])
+@pytest.mark.parametrize("is_paused", [False, True])
+def test_what_tls_did_not_hand_over_before_the_end_is_read(
+    head: bytes, last: Callable[[], Any], is_paused: bool
+) -> None:
+    wire = Wire(is_tls=True)
+    exchange = wire.send()
+    wire.transport.feed(head + b"one")
+    if is_paused:
+        exchange.pause_reading()
+    wire.transport.tls.rest = [b"two", b"four", last()]
+    wire.transport.lose()
+    assert exchange.error is None
+    assert exchange.take_body() == b"onetwofour"
+    assert wire.conn.state == ConnectionState.CLOSED
+    assert wire.conn.close_reason == CloseReason.SERVER_CLOSES
+    assert (wire.pool.in_use, wire.pool.idle) == (0, 0)
+    assert wire.transport.calls == ["set_protocol"] + ["pause_reading"] * is_paused
+
+
+def test_reader_that_is_behind_when_tls_ends_gets_the_rest() -> None:
+    wire = Wire(is_tls=True)
+    exchange = wire.send(settings=new_settings(high_water=4))
+    wire.transport.feed(NO_LENGTH + b"one")
+    wire.transport.tls.rest = [b"two", b"four"]
+    wire.transport.lose()
+    sink = RecordingSink()
+    exchange.attach(sink)
+    assert sink.events == [b"one", b"two", b"four", "eof"]
+    assert "pause_reading" not in wire.transport.calls
+    assert "resume_reading" not in wire.transport.calls
+
+
+def test_message_that_tls_did_not_hand_over_whole_is_an_error() -> None:
+    wire = Wire(is_tls=True)
+    exchange = wire.send()
+    wire.transport.feed(TEN + b"one")
+    wire.transport.tls.rest = [b"two"]
+    wire.transport.lose()
+    assert exchange.error.failure == Failure.CONNECTION_LOST
+    assert wire.conn.close_reason == CloseReason.LOST
+
+
+@pytest.mark.parametrize("head", [NO_LENGTH, TEN], ids=["until the end", "by length"])
+def test_rest_that_tls_cannot_decrypt_is_an_error(head: bytes) -> None:
+    wire = Wire(is_tls=True)
+    exchange = wire.send()
+    wire.transport.feed(head + b"one")
+    broken = ssl.SSLError("bad record mac")
+    wire.transport.tls.rest = [b"two", broken]
+    wire.transport.lose()
+    assert exchange.error.failure == Failure.CONNECTION_LOST
+    assert exchange.error.exc is broken
+    assert wire.conn.close_reason == CloseReason.LOST
+
+
+@pytest.mark.parametrize("how", ["reset", "idle"])
+def test_tls_that_broke_or_was_not_in_use_is_not_read(how: str) -> None:
+    wire = Wire(is_tls=True)
+    exchange = wire.send()
+    wire.transport.feed(OK if how == "idle" else NO_LENGTH + b"one")
+    wire.transport.lose(ConnectionResetError() if how == "reset" else None)
+    assert wire.transport.tls.reads == 0
+    assert (exchange.error is None) is (how == "idle")
 
 
 def test_closing_during_an_exchange_fails_it(wire: Wire) -> None:

@@ -30,9 +30,11 @@ class Streamer:
             while await self._serve_one(reader, writer):
                 pass
         except (ConnectionError, asyncio.IncompleteReadError):
-            pass
-        finally:
             writer.transport.abort()
+        finally:
+            # Not abort(): drain() returns while the transport holds up to 64 KiB, which abort() throws
+            # away; the end that the client then sees makes a body without a length look whole.
+            writer.close()
 
     async def _serve_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")

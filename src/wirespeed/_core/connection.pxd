@@ -54,6 +54,8 @@ cdef class Connection(ReadGate):
     cdef object _write                      # transport.write, bound once
     cdef readonly bint is_tls
     cdef bint is_reading_paused
+    cdef bint is_lost                       # what is fed comes from _ssl_object, after the end
+    cdef object _ssl_object                 # holds what TLS did not hand over yet; None without TLS
     cdef list _drain_waiters                # futures of those who wait for room to write
     cdef readonly bint _paused              # the name aiohttp's StreamWriter reads
 
@@ -70,6 +72,7 @@ cdef class Connection(ReadGate):
     cdef CloseReason why_unusable(self) except *
 
     # Response in
+    cdef int _take_rest(self, Exchange exchange) except -1
     cdef int _advance(self, Exchange exchange) except -1
     cdef int _finish(self, Exchange exchange) except -1
     cdef CloseReason _why_close(self, Exchange exchange) except *

@@ -9,6 +9,12 @@ import asyncio
 import sys
 from time import monotonic
 
+try:
+    from ssl import SSLWantReadError, SSLZeroReturnError
+except ImportError:
+    # A CPython without OpenSSL has no TLS transport either.
+    SSLWantReadError = SSLZeroReturnError = None
+
 cimport cython
 from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_FromStringAndSize
@@ -89,6 +95,7 @@ cdef class Connection(ReadGate):
         # A view: asyncio's TLS slices the buffer and reads into the slice.
         self._view = memoryview(buffer)
         self.is_tls = transport.get_extra_info("sslcontext") is not None
+        self._ssl_object = transport.get_extra_info("ssl_object") if self.is_tls else None
         self._bind(transport)
 
     def __repr__(self):
@@ -210,6 +217,10 @@ cdef class Connection(ReadGate):
 
     def connection_lost(self, exc):
         cdef Exchange exchange = self.exchange
+        if exchange is not None and exc is None and self._ssl_object is not None:
+            self._take_rest(exchange)
+            # None when the rest completed or broke it.
+            exchange = self.exchange
         if exchange is not None:
             if exc is None and self.parser.ends_with_connection():
                 self.parser.is_complete = True
@@ -218,10 +229,33 @@ cdef class Connection(ReadGate):
                 exchange._fail(Failure.CONNECTION_LOST, exc, self.parser.unfinished_head())
         if self.state != ConnectionState.CLOSED:
             self._close(CloseReason.IDLE_EOF)
-        self.transport = self._write = self.anchor = None
+        self.transport = self._write = self.anchor = self._ssl_object = None
         if self._drain_waiters is not None:
             self._wake_drainers(True)
         self.owner._on_gone(self)
+
+    cdef int _take_rest(self, Exchange exchange) except -1:
+        """Read what TLS received but did not hand over before it reported the end.
+
+        When TCP ends, uvloop's TLS reports the end even while reading is paused, close_notify or not, and
+        asyncio's after one more read. What they had received by then stays in the TLS object: without
+        it a body that ends with the connection would be cut, and nobody would know.
+        """
+        self.is_lost = True
+        # There is no transport to pause any more: a reader that is behind gets the rest at once.
+        self.is_reading_paused = True
+        while self.exchange is exchange:
+            try:
+                data = self._ssl_object.read(READ_BUFFER_SIZE)
+            except (SSLWantReadError, SSLZeroReturnError):
+                return 0
+            except Exception as exc:
+                return exchange._fail(Failure.CONNECTION_LOST, exc, self.parser.unfinished_head())
+            if not data:
+                return 0
+            self.parser.feed(data)
+            self._advance(exchange)
+        return 0
 
     def connection_made(self, transport):
         """Nothing: a transport is bound when it is connected already."""
@@ -277,7 +311,7 @@ cdef class Connection(ReadGate):
             return CloseReason.UPGRADED if exchange.head.status == 101 else CloseReason.SURPLUS_BYTES
         if self.force_close:
             return CloseReason.FORCE_CLOSE
-        if not exchange.head.keep_alive:
+        if self.is_lost or not exchange.head.keep_alive:
             return CloseReason.SERVER_CLOSES
         if exchange.upload is not None or exchange.is_unclean:
             return CloseReason.UPLOAD_UNFINISHED
