@@ -339,7 +339,8 @@ STALE_CASES = [
         session=in_session(catching(aiohttp.ClientPayloadError), changing(setting(X_Tag="1"))),
     )
     for method in ("GET", "PUT", "POST")
-    for name in ("nothing", "bytes", "a stream", "a generator", "256 kB")
+    # Not a large body: whether its writing or the reading meets the reset first is a race.
+    for name in ("nothing", "bytes", "a stream", "a generator")
 ] + [
     case(
         f"stale connection and body becomes {name}",
