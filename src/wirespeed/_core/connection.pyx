@@ -96,6 +96,9 @@ cdef class Connection(ReadGate):
         self._view = memoryview(buffer)
         self.is_tls = transport.get_extra_info("sslcontext") is not None
         self._ssl_object = transport.get_extra_info("ssl_object") if self.is_tls else None
+        if not hasattr(self._ssl_object, "read"):
+            # Not the ssl module's: somebody else's TLS, or a stand-in for it.
+            self._ssl_object = None
         self._bind(transport)
 
     def __repr__(self):
