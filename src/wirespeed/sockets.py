@@ -1,0 +1,99 @@
+"""Options of TCP sockets, and presets for common networks. Used by the connectors."""
+
+import socket
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class TCPOptions:
+    """Options that are set on each TCP connection; those that the platform lacks are left out.
+
+    Args:
+        nodelay: send small writes at once (TCP_NODELAY, RFC 896 turned off); aiohttp's default.
+        probe_after: seconds of silence after which the kernel probes the peer (TCP_KEEPIDLE, RFC 9293
+            section 3.8.4); None for no probes.
+        probe_every: seconds between probes (TCP_KEEPINTVL).
+        probes: unanswered probes after which the connection is dead (TCP_KEEPCNT).
+        user_timeout: seconds that sent data may stay unacknowledged before the connection is dead
+            (TCP_USER_TIMEOUT, RFC 5482; Linux); None for the kernel's own limit, many minutes.
+
+    Raises:
+        ValueError: a time or a number that is not positive.
+    """
+
+    nodelay: bool = True
+    probe_after: int | None = None
+    probe_every: int = 15
+    probes: int = 4
+    user_timeout: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("probe_after", "probe_every", "probes", "user_timeout"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} has to be positive, not {value!r}")
+
+    @staticmethod
+    def of(value: "TCPOptions | str | None") -> "TCPOptions | None":
+        """Options as they are, or those of a preset by its name.
+
+        Raises:
+            ValueError: no such preset.
+            TypeError: neither options nor a name.
+        """
+        if value is None or isinstance(value, TCPOptions):
+            return value
+        if not isinstance(value, str):
+            raise TypeError(f"tcp has to be TCPOptions, the name of a preset or None, not {value!r}")
+        try:
+            return PRESETS[value]
+        except KeyError:
+            names = ", ".join(map(repr, PRESETS))
+            raise ValueError(f"no such preset of TCP options: {value!r}; there are {names}") from None
+
+    def settings(self) -> list[tuple[int, int, int]]:
+        """What `socket.setsockopt` has to be called with on this platform."""
+        settings = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, int(self.nodelay))]
+        if self.probe_after is not None:
+            settings.append((socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1))
+            # macOS has another name for the first.
+            idle = "TCP_KEEPIDLE" if hasattr(socket, "TCP_KEEPIDLE") else "TCP_KEEPALIVE"
+            values = (
+                (idle, self.probe_after),
+                ("TCP_KEEPINTVL", self.probe_every),
+                ("TCP_KEEPCNT", self.probes),
+            )
+            settings += [
+                (socket.IPPROTO_TCP, getattr(socket, name), value)
+                for name, value in values
+                if hasattr(socket, name)
+            ]
+        if self.user_timeout is not None and sys.platform == "linux":
+            milliseconds = max(1, round(self.user_timeout * 1000))
+            settings.append((socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds))
+        return settings
+
+    def apply(self, sock: Any) -> None:
+        """Set the options on a connected socket.
+
+        Args:
+            sock: a socket, or what `transport.get_extra_info("socket")` returns.
+
+        Raises:
+            OSError: the kernel refused a value.
+        """
+        for level, option, value in self.settings():
+            sock.setsockopt(level, option, value)
+
+
+PRESETS = {
+    # A dead peer, or a cable that was pulled, is noticed within 20 seconds.
+    "lan": TCPOptions(probe_after=10, probe_every=3, probes=3, user_timeout=20),
+    # Long paths with losses: patient.
+    "internet": TCPOptions(probe_after=60, probe_every=15, probes=4, user_timeout=120),
+    # Load balancers and NATs that forget silent connections (AWS NLB: 350 s, Azure: 240 s,
+    # carriers: from 30 s): probed often enough that they do not.
+    "nat": TCPOptions(probe_after=25, probe_every=10, probes=3, user_timeout=60),
+}
