@@ -22,7 +22,7 @@ except ImportError as exc:
 
 from .._version import __version__
 from .observer import Observable
-from .reading import Watched
+from .reading import MaybeReadable, Watched, with_methods
 from .reasons import CloseReason
 from .stats import PoolStats
 
@@ -196,7 +196,7 @@ _of_the_process: Instruments | None = None
 _making = threading.Lock()
 
 
-def instrument(connector: Observable, meter_provider: MeterProvider | None = None) -> Instrumentation:
+def instrument(connector: MaybeReadable, meter_provider: MeterProvider | None = None) -> Instrumentation:
     """Report a connector's connections and requests as OpenTelemetry metrics.
 
     To be called on the thread of the connector's loop. The connector is not kept alive; what is reported of
@@ -218,9 +218,10 @@ def instrument(connector: Observable, meter_provider: MeterProvider | None = Non
     Raises:
         TypeError: the connector has no figures; aiohttp's own do not.
     """
+    observable = with_methods(connector, "stats_by_origin", "add_observer", "remove_observer")
     instruments = _instruments_of(meter_provider)
-    instruments.add(connector)
-    return Instrumentation(connector, instruments)
+    instruments.add(observable)
+    return Instrumentation(observable, instruments)
 
 
 def _instruments_of(meter_provider: MeterProvider | None) -> Instruments:

@@ -20,8 +20,7 @@ try:
 except ImportError as exc:
     raise ImportError("wirespeed.observe.prometheus needs prometheus-client: wirespeed[prometheus]") from exc
 
-from .observer import Readable
-from .reading import Watched
+from .reading import MaybeReadable, Watched, with_methods
 from .stats import WAIT_BOUNDS, PoolStats, Spread
 
 BUCKETS = (*map(str, WAIT_BOUNDS), "+Inf")
@@ -84,7 +83,9 @@ class PoolCollector:
         ValueError: `max_origins` is negative.
     """
 
-    def __init__(self, *connectors: Readable, max_origins: int = 100, namespace: str = "wirespeed") -> None:
+    def __init__(
+        self, *connectors: MaybeReadable, max_origins: int = 100, namespace: str = "wirespeed"
+    ) -> None:
         if max_origins < 0:
             raise ValueError(f"max_origins must not be negative, got {max_origins}")
         self._prefix = f"{namespace}_pool" if namespace else "pool"
@@ -98,13 +99,13 @@ class PoolCollector:
         for connector in connectors:
             self.add(connector)
 
-    def add(self, connector: Readable) -> None:
+    def add(self, connector: MaybeReadable) -> None:
         """Collect the figures of this connector too; once is enough.
 
         Raises:
             TypeError: it has no figures.
         """
-        self._watched.add(connector)
+        self._watched.add(with_methods(connector, "stats_by_origin"))
 
     def describe(self) -> Iterable[Metric]:
         """Name the metrics, so that registering reads nothing."""

@@ -10,8 +10,24 @@ import weakref
 from collections.abc import Mapping
 from typing import Any
 
+from aiohttp import BaseConnector
+
 from .observer import Readable
 from .stats import PoolStats
+
+# What type checkers take `session.connector` for.
+MaybeReadable = Readable | BaseConnector | None
+
+
+def with_methods(connector: object, *names: str) -> Any:
+    """Pass on a connector that has these methods.
+
+    Raises:
+        TypeError: it is none of wirespeed's.
+    """
+    if not all(callable(getattr(connector, name, None)) for name in names):
+        raise TypeError(f"Expected a connector of wirespeed's, got {connector!r}")
+    return connector
 
 
 class Watched:
@@ -24,13 +40,7 @@ class Watched:
         self._refs: dict[int, weakref.ref[Readable]] = {}
 
     def add(self, connector: Readable) -> bool:
-        """Watch a connector; False when it is watched already.
-
-        Raises:
-            TypeError: it has no figures to read.
-        """
-        if not callable(getattr(connector, "stats_by_origin", None)):
-            raise TypeError(f"Expected a connector of wirespeed's, got {connector!r}")
+        """Watch a connector; False when it is watched already."""
         with self._lock:
             alive = {number: ref for number, ref in self._refs.items() if ref() is not None}
             if any(ref() is connector for ref in alive.values()):
