@@ -26,7 +26,9 @@ import wirespeed
 from wirespeed.observe import CloseReason, PoolStats, Spread
 from wirespeed.observe.prometheus import OTHER, PoolCollector
 
-needs_core = pytest.mark.skipif(not wirespeed.NATIVE, reason="the fallback has counts only")
+needs_figures = pytest.mark.skipif(
+    not hasattr(wirespeed.TCPConnector, "stats_by_origin"), reason="aiohttp's own connectors have no figures"
+)
 
 
 class Scrape:
@@ -386,6 +388,7 @@ def assert_shows(shown: Scrape, name: str, stats: PoolStats) -> None:
         assert math.isclose(found, value, abs_tol=1e-9), (metric, labels, found, value)
 
 
+@needs_figures
 @pytest.mark.parametrize("lane", ["express", "full"])
 async def test_a_scraped_endpoint_shows_what_the_connector_says(lane: str) -> None:
     registry = CollectorRegistry()
@@ -404,10 +407,9 @@ async def test_a_scraped_endpoint_shows_what_the_connector_says(lane: str) -> No
             assert shown.labels() == {name}
             assert_shows(shown, name, session.connector.stats_by_origin()[name])
             assert shown.get("connections", origin=name, state="in_use") == 1
-            if wirespeed.NATIVE:
-                assert shown.get("requests_total", origin=name) == 5
-                assert shown.get("connections_opened_total", origin=name) == 2
-                assert_shows(shown, name, session.connector.stats())
+            assert_shows(shown, name, session.connector.stats())
+            assert shown.get("requests_total", origin=name) == 5
+            assert shown.get("connections_opened_total", origin=name) == 2
             text = await asyncio.to_thread(fetch, url, "application/openmetrics-text")
             assert "wirespeed_pool_requests" in {family.name for family in parse_openmetrics(text)}
 
@@ -421,7 +423,7 @@ async def test_a_scraped_endpoint_shows_what_the_connector_says(lane: str) -> No
                 assert bool(counted["express"]) == (lane == "express"), counted
 
 
-@needs_core
+@needs_figures
 async def test_the_end_of_a_connection_is_shown_with_its_reason() -> None:
     registry = CollectorRegistry()
     async with LocalServer() as server, wirespeed.ClientSession() as session:
@@ -436,7 +438,7 @@ async def test_the_end_of_a_connection_is_shown_with_its_reason() -> None:
         assert shown.get("connection_requests_sum", origin=name) == 1
 
 
-@needs_core
+@needs_figures
 async def test_tls_and_waits_are_shown() -> None:
     registry = CollectorRegistry()
     connector = wirespeed.TCPConnector(limit=1, ssl=client_tls())
@@ -460,6 +462,7 @@ async def test_tls_and_waits_are_shown() -> None:
         assert_shows(shown, name, connector.stats())
 
 
+@needs_figures
 async def test_a_real_connector_that_is_collected_disappears() -> None:
     registry = CollectorRegistry()
     async with LocalServer() as server:
@@ -476,6 +479,7 @@ async def test_a_real_connector_that_is_collected_disappears() -> None:
         await eventually(lambda: gc.collect() >= 0 and not scrape(registry).samples, "the connector gone")
 
 
+@needs_figures
 async def test_scrapes_on_a_thread_while_requests_run() -> None:
     """Counters never fall, and no scrape fails, whatever the pool is doing."""
     registry = CollectorRegistry()
@@ -499,5 +503,4 @@ async def test_scrapes_on_a_thread_while_requests_run() -> None:
         seen = await scraping
         assert seen == sorted(seen)
         assert scrape(registry).sum("requests_total") == session.connector.stats().requests
-        if wirespeed.NATIVE:
-            assert session.connector.stats().requests == 200
+        assert session.connector.stats().requests == 200
