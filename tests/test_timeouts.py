@@ -17,6 +17,7 @@ from support.checks import (
 from support.local import Exchange, LocalServer, port_that_never_accepts
 
 import wirespeed
+from wirespeed.pooling import PoolTimeout
 
 Timeout = aiohttp.ClientTimeout
 SHORT = 0.1
@@ -179,7 +180,8 @@ async def test_connect_covers_waiting_for_a_slot() -> None:
             message = f"Connection timeout to host {url}"
             for _ in range(3):
                 request = _read(session, url, timeout=Timeout(connect=SHORT))
-                await _raises_in_time(aiohttp.ConnectionTimeoutError, message, SHORT, request)
+                exc = await _raises_in_time(PoolTimeout, message, SHORT, request)
+                assert isinstance(exc, aiohttp.ConnectionTimeoutError)
             server.held[0].respond(200, b"done")
             assert await holder == b"done"
             assert await _read(session, url, timeout=Timeout(connect=SHORT)) == b"ok"

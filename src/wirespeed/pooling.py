@@ -3,12 +3,19 @@
 Used by the connectors, native or not. It must not know the core.
 """
 
-from dataclasses import dataclass
-from typing import Any, Literal
+import inspect
+import math
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, fields
+from typing import Any, Literal, TypeVar
 
 from aiohttp import ClientConnectionError, ConnectionTimeoutError
 
+from ._signatures import like
 from .sockets import TCPOptions
+
+_T = TypeVar("_T")
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -79,12 +86,17 @@ class PoolTimeout(_PoolError, ConnectionTimeoutError):
     """
 
     def __init__(self, message: str, pressure: Pressure, waited: float) -> None:
-        super().__init__(message, pressure, waited)
+        # The message alone: this is an OSError, which takes two or three arguments for an errno,
+        # its text and a file's name.
+        super().__init__(message)
         self.pressure = pressure
         self.waited = waited
 
+    def __reduce__(self) -> Any:
+        return type(self), (self.args[0], self.pressure, self.waited), vars(self)
+
     def __str__(self) -> str:
-        return f"{self.args[0]}: waited {self.waited:.3g} s for the pool: {self.pressure}"
+        return f"{self.args[0]}: waited {round(self.waited, 3)} s for the pool: {self.pressure}"
 
 
 class PoolFull(_PoolError, ClientConnectionError):
@@ -97,8 +109,11 @@ class PoolFull(_PoolError, ClientConnectionError):
     """
 
     def __init__(self, message: str, pressure: Pressure) -> None:
-        super().__init__(message, pressure)
+        super().__init__(message)
         self.pressure = pressure
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.args[0], self.pressure), vars(self)
 
     def __str__(self) -> str:
         return f"{self.args[0]}: {self.pressure}"
@@ -154,5 +169,50 @@ def _check_seconds(name: str, value: object) -> None:
         return
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise TypeError(f"{name} has to be a number of seconds or None, not {value!r}")
-    if not value > 0:
-        raise ValueError(f"{name} has to be a positive number of seconds, not {value!r}")
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name} has to be a positive number of seconds or None, not {value!r}")
+
+
+def takes_options(
+    original: Callable[..., Any], *, without: tuple[str, ...] = ()
+) -> Callable[[_Function], _Function]:
+    """Give a constructor the looks of one of aiohttp's that takes the parameters of PoolOptions, too.
+
+    Args:
+        original: aiohttp's constructor.
+        without: parameters that this one does not take.
+    """
+
+    def dress(function: _Function) -> _Function:
+        dressed: Any = like(original)(function)
+        signature = inspect.signature(original)
+        own = [
+            inspect.Parameter(
+                field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.type
+            )
+            for field in fields(PoolOptions)
+            if field.name not in without
+        ]
+        dressed.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *own])
+        return function
+
+    return dress
+
+
+async def showing_pool_timeouts(call: Callable[..., Awaitable[_T]], *args: Any, **kwargs: Any) -> _T:
+    """Call aiohttp's `_request`, which hides a PoolTimeout in a plain ConnectionTimeoutError, and show it.
+
+    Raises:
+        PoolTimeout: it was the cause of the ConnectionTimeoutError.
+    """
+    try:
+        return await call(*args, **kwargs)
+    except ConnectionTimeoutError as exc:
+        hidden = exc.__cause__
+        if not isinstance(hidden, PoolTimeout):
+            raise
+    # Not while the other is handled: each would refer to the other.
+    try:
+        raise hidden
+    finally:
+        del hidden

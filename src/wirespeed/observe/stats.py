@@ -75,12 +75,23 @@ class PoolStats:
     stale_retries: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
-    closed: Mapping[CloseReason, int] = field(default_factory=lambda: MappingProxyType({}))
+    closed: Mapping[CloseReason, int] = field(default_factory=dict, hash=False)
     waits: Histogram = Histogram()
     dials: Spread = Spread()
     tls_handshakes: Spread = Spread()
     requests_per_connection: Spread = Spread()
     learned_keepalive: float | None = None
+
+    def __post_init__(self) -> None:
+        # A copy: what is handed in goes on counting.
+        object.__setattr__(self, "closed", MappingProxyType(dict(self.closed)))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What pickle and copy take: a mapping proxy cannot be pickled."""
+        return {**vars(self), "closed": dict(self.closed)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, closed=MappingProxyType(state["closed"]))
 
     @property
     def open(self) -> int:
