@@ -69,6 +69,7 @@ class Stamps:
         "connect",
         "dns",
         "ended_at",
+        "has_timed_out",
         "head_at",
         "idle_for",
         "link",
@@ -103,6 +104,8 @@ class Stamps:
         self.sent_at: float | None = None
         self.head_at: float | None = None
         self.ended_at: float | None = None
+        self.has_timed_out = False
+        """No response came in time; for the connector, which will be told to close the connection."""
 
     def note_sent(self, writer: "asyncio.Future[None] | None" = None) -> None:
         """The request was sent; also a callback of the task that sends its body."""
@@ -121,11 +124,14 @@ class Stamps:
 
     def timings(self) -> Timings:
         send = first_byte = body = None
-        if self.sent_at is not None:
-            send = self.sent_at - self.acquired_at
+        sent_at = self.sent_at
+        if self.head_at is not None and (sent_at is None or sent_at > self.head_at):
+            # The server answered before it had the whole request; the stages do not overlap.
+            sent_at = self.head_at
+        if sent_at is not None:
+            send = sent_at - self.acquired_at
             if self.head_at is not None:
-                # A server may answer before it has the whole request.
-                first_byte = max(0.0, self.head_at - self.sent_at)
+                first_byte = self.head_at - sent_at
         if self.head_at is not None and self.ended_at is not None:
             body = self.ended_at - self.head_at
         return Timings(self.queue, self.dns, self.connect, self.tls, send, first_byte, body)
@@ -176,6 +182,7 @@ class StampedResponse(aiohttp.ClientResponse):
         try:
             resp = await super().start(connection)
         except BaseException as exc:
+            stamps.has_timed_out = isinstance(exc, asyncio.TimeoutError)
             self._tell(stamps, None, exc)
             raise
         stamps.note_head()

@@ -70,6 +70,9 @@ class WatchedConnector(BaseConnector):
         self._observers: list[Any] = []
         self._waiting = 0
         self._tcp = TCPOptions.of(self._options.tcp)
+        most = self._options.max_open
+        if most is not None and not 0 < self._limit <= most:
+            self._limit = most
         self._factory = functools.partial(Handler, self._loop, self._observers)  # type: ignore[assignment]
 
     # Public
@@ -157,7 +160,7 @@ class WatchedConnector(BaseConnector):
         except asyncio.TimeoutError as exc:
             if not asking.has_timed_out or isinstance(exc, PoolTimeout):
                 raise
-            raise self._pool_timeout(key, asking, extra=1) from exc
+            raise self._pool_timeout(key, asking) from exc
         finally:
             _asking.reset(token)
         self._note(key, connection, asking)
@@ -188,6 +191,7 @@ class WatchedConnector(BaseConnector):
         )
         if isinstance(handler, Handler):
             handler.requests += 1
+            handler.stamps = stamps
             stamps.link, stamps.requests, stamps.idle_for = handler.link, handler.requests, idle_for
             stamps.age = handler.acquired_at - handler.ready_at
         stamp(connection, stamps)
@@ -228,34 +232,29 @@ class WatchedConnector(BaseConnector):
         self._waiting += 1
         since = perf_counter()
         try:
-            async with _timeout(self._options.pool_timeout):
-                await super()._wait_for_available_connection(key, traces)
+            try:
+                async with _timeout(self._options.pool_timeout):
+                    await super()._wait_for_available_connection(key, traces)
+            finally:
+                account.waiting -= 1
+                self._waiting -= 1
+                asking.queue += perf_counter() - since
         except BaseException as exc:
-            asking.queue = perf_counter() - since
             # It may have been woken and then cancelled: the slot is the next one's, or all sleep.
             self._release_waiter()
             if isinstance(exc, asyncio.TimeoutError):
                 raise self._pool_timeout(key, asking) from exc
             asking.has_timed_out = isinstance(exc, asyncio.CancelledError)
             raise
-        else:
-            asking.queue = perf_counter() - since
-            account.waits.add(asking.queue)
-        finally:
-            account.waiting -= 1
-            self._waiting -= 1
+        account.waits.add(asking.queue)
 
-    def _pool_timeout(self, key: ConnectionKey, asking: _Asking, *, extra: int = 0) -> PoolTimeout:
+    def _pool_timeout(self, key: ConnectionKey, asking: _Asking) -> PoolTimeout:
         self._ledger.of(key).wait_timeouts += 1
         message = f"Connection timeout to host {asking.url}"
-        return PoolTimeout(message, self._pressure(key, extra), asking.queue)
+        return PoolTimeout(message, self._pressure(key), asking.queue)
 
-    def _pressure(self, key: ConnectionKey, extra: int = 0) -> Pressure:
-        """Tell what blocks, and who has connections.
-
-        Args:
-            extra: callers that wait no more, but did when they were blocked.
-        """
+    def _pressure(self, key: ConnectionKey) -> Pressure:
+        """Tell what blocks, and who has connections."""
         account: Account | None = None
         name, limit = "limit", self._limit
         if not limit or len(self._acquired) < limit:
@@ -267,6 +266,7 @@ class WatchedConnector(BaseConnector):
             for handler in self._acquired
             if isinstance(handler, Handler) and (account is None or handler.account is account)
         )
+        oldest = heapq.nsmallest(_HOLDERS, held, key=lambda handler: handler.acquired_at)
         now = perf_counter()
         return Pressure(
             name,
@@ -274,11 +274,8 @@ class WatchedConnector(BaseConnector):
             figures.in_use,
             figures.idle,
             figures.dialling,
-            figures.waiting + extra,
-            tuple(
-                handler.as_holder(now)
-                for handler in heapq.nsmallest(_HOLDERS, held, key=lambda handler: handler.acquired_at)
-            ),
+            figures.waiting,
+            tuple(handler.as_holder(now) for handler in oldest),
         )
 
     # Dialling
@@ -410,7 +407,7 @@ class TCPConnector(WatchedConnector, aiohttp.TCPConnector):
         try:
             return await super()._resolve_host(host, port, traces)
         finally:
-            if asking is not None:
+            if asking is not None and not helpers.is_ip_address(host):
                 asking.dns += perf_counter() - since
 
 

@@ -15,7 +15,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from ..observe import CloseReason
 from ..pooling import Holder, PoolOptions
-from ..stamps import Link, tell
+from ..stamps import Link, Stamps, tell
 from .ledger import Account
 
 # Lifetimes are shortened by up to this part of them, so that connections do not end all at once.
@@ -39,6 +39,8 @@ class Handler(ResponseHandler):
     requests = 0
     ready_at = acquired_at = idle_since = 0.0
     link = Link()
+    stamps: Stamps | None = None
+    """Of the request that it serves."""
     requests_allowed: float = float("inf")
     lives_until: float = float("inf")
     task: "weakref.ref[asyncio.Task[Any]] | None" = None
@@ -89,7 +91,7 @@ class Handler(ResponseHandler):
         if self.account is None or not self.is_held:
             return
         self.is_held = False
-        self.task = None
+        self.task = self.stamps = None
         self.account.in_use -= 1
         if is_kept and not self.is_ended:
             self.is_idle = True
@@ -110,13 +112,16 @@ class Handler(ResponseHandler):
             should_close: its user closes it.
             force_close: the connector keeps none.
         """
-        payload = self._payload
-        failure = self.exception()
+        payload, stamps = self._payload, self.stamps
         if self.upgraded:
             return CloseReason.UPGRADED
-        if failure is not None:
-            return _FAILURES.get(type(failure), CloseReason.LOST)
+        if self._exception is not None:
+            return _FAILURES.get(type(self._exception), CloseReason.LOST)
         if should_close or (payload is not None and not payload.is_eof()):
+            if stamps is not None and stamps.has_timed_out:
+                return CloseReason.TIMED_OUT
+            if stamps is not None and stamps.ended_at is not None and stamps.sent_at is None:
+                return CloseReason.UPLOAD_UNFINISHED
             return CloseReason.ABANDONED
         if force_close:
             return CloseReason.FORCE_CLOSE
@@ -139,13 +144,18 @@ class Handler(ResponseHandler):
         super().abort()
 
     def connection_lost(self, exc: BaseException | None) -> None:
+        payload = self._payload
         if not self.is_idle:
-            self._end(CloseReason.LOST)
+            reason = _FAILURES.get(type(self._exception), CloseReason.LOST)
         elif self._tail or self._buffer or self._exception is not None:
-            self._end(CloseReason.IDLE_BYTES)
+            reason = CloseReason.IDLE_BYTES
         else:
-            self._end(CloseReason.IDLE_EOF if exc is None else CloseReason.IDLE_RESET)
+            reason = CloseReason.IDLE_EOF if exc is None else CloseReason.IDLE_RESET
         super().connection_lost(exc)
+        if reason is CloseReason.LOST and payload is not None and payload.is_eof():
+            # Its end was that of the body, or the response had been read.
+            reason = CloseReason.SERVER_CLOSES if payload.exception() is None else reason
+        self._end(reason)
 
     def _end(self, reason: CloseReason) -> None:
         if self.is_ended:
