@@ -3,19 +3,13 @@
 Used by the connectors, native or not. It must not know the core.
 """
 
-import inspect
 import math
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, fields
-from typing import Any, Literal, TypeVar
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from aiohttp import ClientConnectionError, ConnectionTimeoutError
 
-from ._signatures import like
 from .sockets import TCPOptions
-
-_T = TypeVar("_T")
-_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
@@ -35,12 +29,12 @@ class Pressure:
     """The state of a pool in which somebody found no connection.
 
     Attributes:
-        limit_name: "limit", or "limit_per_host"; what blocked.
+        limit_name: "limit", "limit_per_host" or "max_open"; what blocked.
         limit: its value.
         in_use: connections in use, of the whole pool or, for `limit_per_host`, of the host.
         idle: idle connections, likewise.
         dialling: connections being made, likewise.
-        waiting: callers that wait, likewise.
+        waiting: other callers that wait, likewise.
         holders: the connections that have been in use longest, oldest first.
     """
 
@@ -171,48 +165,3 @@ def _check_seconds(name: str, value: object) -> None:
         raise TypeError(f"{name} has to be a number of seconds or None, not {value!r}")
     if not 0 < value < math.inf:
         raise ValueError(f"{name} has to be a positive number of seconds or None, not {value!r}")
-
-
-def takes_options(
-    original: Callable[..., Any], *, without: tuple[str, ...] = ()
-) -> Callable[[_Function], _Function]:
-    """Give a constructor the looks of one of aiohttp's that takes the parameters of PoolOptions, too.
-
-    Args:
-        original: aiohttp's constructor.
-        without: parameters that this one does not take.
-    """
-
-    def dress(function: _Function) -> _Function:
-        dressed: Any = like(original)(function)
-        signature = inspect.signature(original)
-        own = [
-            inspect.Parameter(
-                field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=field.type
-            )
-            for field in fields(PoolOptions)
-            if field.name not in without
-        ]
-        dressed.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *own])
-        return function
-
-    return dress
-
-
-async def showing_pool_timeouts(call: Callable[..., Awaitable[_T]], *args: Any, **kwargs: Any) -> _T:
-    """Call aiohttp's `_request`, which hides a PoolTimeout in a plain ConnectionTimeoutError, and show it.
-
-    Raises:
-        PoolTimeout: it was the cause of the ConnectionTimeoutError.
-    """
-    try:
-        return await call(*args, **kwargs)
-    except ConnectionTimeoutError as exc:
-        hidden = exc.__cause__
-        if not isinstance(hidden, PoolTimeout):
-            raise
-    # Not while the other is handled: each would refer to the other.
-    try:
-        raise hidden
-    finally:
-        del hidden

@@ -12,18 +12,20 @@ The first byte is taken for the moment at which the head was complete: aiohttp's
 
 import asyncio
 import logging
-from collections.abc import Sequence
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import aiohttp
 from aiohttp.connector import Connection
 
-from .observe import ConnectionInfo, Timings
+from .observe import CloseReason, ConnectionInfo, Timings
+from .observe.observer import Observer
 
 _logger = logging.getLogger("wirespeed")
 # Where the stamps are on a Connection of aiohttp's.
 _ATTRIBUTE = "_wirespeed_stamps"
+# 101: what follows is another protocol's, and no part of the request.
+_SWITCHING = 101
 
 
 class Link(NamedTuple):
@@ -49,13 +51,20 @@ class Link(NamedTuple):
         )
 
 
+class Watched(Protocol):
+    """What has observers: a connector."""
+
+    observers: tuple[Observer, ...]
+
+
 class Stamps:
     """The moments of one request on one connection, by `time.perf_counter`.
 
     Args:
         link: the connection; None when nothing is known about it.
         origin: of the request, for the observers.
-        observers: the connector's list of them, itself: it may be empty now and not later.
+        watched: the connector; None where there is nobody to tell.
+        asked_at: when the connection was asked for; 0 for now.
         reused: whether the connection came from the pool.
         idle_for: seconds for which it was idle.
         age: seconds since it was made.
@@ -66,20 +75,25 @@ class Stamps:
     __slots__ = (
         "acquired_at",
         "age",
+        "asked_at",
         "connect",
         "dns",
         "ended_at",
+        "error",
         "has_timed_out",
         "head_at",
         "idle_for",
+        "is_told",
         "link",
-        "observers",
+        "method",
         "origin",
         "queue",
         "requests",
         "reused",
         "sent_at",
+        "status",
         "tls",
+        "watched",
     )
 
     def __init__(
@@ -87,7 +101,8 @@ class Stamps:
         link: Link | None = None,
         *,
         origin: str = "",
-        observers: Sequence[Any] = (),
+        watched: Watched | None = None,
+        asked_at: float = 0.0,
         reused: bool = False,
         idle_for: float = 0.0,
         age: float = 0.0,
@@ -97,15 +112,21 @@ class Stamps:
         connect: float = 0.0,
         tls: float = 0.0,
     ) -> None:
-        self.link, self.origin, self.observers = link, origin, observers
+        self.link, self.origin, self.watched = link, origin, watched
         self.reused, self.idle_for, self.age, self.requests = reused, idle_for, age, requests
         self.queue, self.dns, self.connect, self.tls = queue, dns, connect, tls
         self.acquired_at = perf_counter()
+        self.asked_at = asked_at or self.acquired_at
         self.sent_at: float | None = None
         self.head_at: float | None = None
         self.ended_at: float | None = None
         self.has_timed_out = False
         """No response came in time; for the connector, which will be told to close the connection."""
+        # For the observers.
+        self.method = ""
+        self.status: int | None = None
+        self.error: BaseException | None = None
+        self.is_told = False
 
     def note_sent(self, writer: "asyncio.Future[None] | None" = None) -> None:
         """The request was sent; also a callback of the task that sends its body."""
@@ -141,17 +162,47 @@ class Stamps:
             return None
         return ConnectionInfo(self.reused, self.idle_for, self.age, self.requests, *self.link)
 
+    @property
+    def is_watched(self) -> bool:
+        return self.watched is not None and bool(self.watched.observers)
+
+    def tell_end(self) -> None:
+        """Tell the observers, once; also a callback of the Connection, when it is given back or closed."""
+        if self.is_told or self.watched is None or (self.status is None and self.error is None):
+            # With neither, `start` is not over, and will tell.
+            return
+        self.is_told = True
+        error, self.error = self.error, None
+        duration = perf_counter() - self.asked_at
+        tell_request(self.watched, self.origin, self.method, self.status, duration, error)
+
 
 def stamp(connection: Connection, stamps: Stamps) -> None:
     """Put stamps on a connection for the response that will be read from it."""
     setattr(connection, _ATTRIBUTE, stamps)
 
 
-def tell(observers: Sequence[Any], event: str, *args: object) -> None:
-    """Call each observer; one that raises is logged, and stops neither the others nor the request."""
-    for observer in tuple(observers):
+def tell_request(
+    watched: Watched,
+    origin: str,
+    method: str,
+    status: int | None,
+    duration: float,
+    error: BaseException | None,
+) -> None:
+    """Tell each observer of an attempt; one that raises is logged, and stops neither the others nor us."""
+    for observer in watched.observers:
         try:
-            getattr(observer, event)(*args)
+            observer.request_ended(origin, method, status, duration, error)
+        except Exception:
+            _logger.exception("an observer of the pool failed: %r", observer)
+
+
+def tell_connection(watched: Watched, origin: str, duration: float, reason: CloseReason) -> None:
+    """Tell each observer of the end of a connection; likewise."""
+    for observer in watched.observers:
+        try:
+            observer.connection_closed(origin, duration, reason)
         except Exception:
             _logger.exception("an observer of the pool failed: %r", observer)
 
@@ -179,22 +230,30 @@ class StampedResponse(aiohttp.ClientResponse):
             stamps.note_sent()
         else:
             writer.add_done_callback(stamps.note_sent)
+        stamps.method = self.method
+        if stamps.is_watched:
+            connection.add_callback(stamps.tell_end)
         try:
             resp = await super().start(connection)
         except BaseException as exc:
             stamps.has_timed_out = isinstance(exc, asyncio.TimeoutError)
-            self._tell(stamps, None, exc)
+            stamps.error = exc
+            stamps.tell_end()
+            stamps.error = None
             raise
         stamps.note_head()
-        self._tell(stamps, self.status, None)
+        stamps.status = self.status
+        if stamps.ended_at is not None or self.status == _SWITCHING:
+            stamps.tell_end()
         return resp
-
-    def _tell(self, stamps: Stamps, status: int | None, error: BaseException | None) -> None:
-        if stamps.observers:
-            duration = perf_counter() - stamps.acquired_at
-            tell(stamps.observers, "request_ended", stamps.origin, self.method, status, duration, error)
 
     def _response_eof(self) -> None:
         if self._stamps is not None:
             self._stamps.note_end()
         super()._response_eof()
+
+    def _notify_content(self) -> None:
+        """The body will not be read further: note whether that is for an error of it."""
+        if self._stamps is not None and self.content is not None:
+            self._stamps.error = self.content.exception()
+        super()._notify_content()

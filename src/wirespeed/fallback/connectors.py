@@ -11,14 +11,16 @@ import functools
 import heapq
 import itertools
 import logging
+import weakref
 from collections.abc import Awaitable, Iterator
+from dataclasses import asdict
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 from aiohttp import hdrs, helpers
 from aiohttp.client import DEFAULT_TIMEOUT
-from aiohttp.client_exceptions import ClientConnectorError
+from aiohttp.client_exceptions import ClientConnectorError, ConnectionTimeoutError
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ClientRequest, ConnectionKey
 from aiohttp.connector import BaseConnector, Connection
@@ -26,9 +28,10 @@ from yarl import URL
 
 from .._signatures import like
 from ..observe import CloseReason, PoolStats
-from ..pooling import PoolFull, PoolOptions, PoolTimeout, Pressure, takes_options
+from ..observe.observer import Observer
+from ..pooling import PoolFull, PoolOptions, PoolTimeout, Pressure
 from ..sockets import TCPOptions
-from ..stamps import Stamps, stamp
+from ..stamps import Stamps, stamp, tell_request
 from .handler import Handler
 from .ledger import Account, Ledger
 
@@ -46,9 +49,10 @@ _HOLDERS = 5
 class _Asking:
     """One call of `connect`: what its steps, which aiohttp calls, find out."""
 
-    __slots__ = ("dial", "dns", "has_timed_out", "is_prewarming", "queue", "tls", "url")
+    __slots__ = ("at", "dial", "dns", "has_timed_out", "is_prewarming", "queue", "tls", "url")
 
     def __init__(self, url: URL, *, is_prewarming: bool = False) -> None:
+        self.at = perf_counter()
         self.url = url
         self.is_prewarming = is_prewarming
         self.has_timed_out = False
@@ -62,47 +66,67 @@ _asking: contextvars.ContextVar[_Asking | None] = contextvars.ContextVar("asking
 class WatchedConnector(BaseConnector):
     """What the connectors share: aiohttp's pool with our parameters and figures."""
 
-    _options: PoolOptions
+    options: PoolOptions
+    # Told of each request and connection that ends; none as a rule.
+    observers: tuple[Observer, ...] = ()
 
     def _watch(self) -> None:
         """Begin to watch; at the end of the constructor."""
         self._ledger = Ledger()
-        self._observers: list[Any] = []
         self._waiting = 0
-        self._tcp = TCPOptions.of(self._options.tcp)
-        most = self._options.max_open
+        self._tcp = TCPOptions.of(self.options.tcp)
+        self._limit_name = "limit"
+        most = self.options.max_open
         if most is not None and not 0 < self._limit <= most:
-            self._limit = most
-        self._factory = functools.partial(Handler, self._loop, self._observers)  # type: ignore[assignment]
+            self._limit_name, self._limit = "max_open", most
+        self._factory = functools.partial(Handler, self._loop, weakref.ref(self))  # type: ignore[assignment]
 
     # Public
 
-    async def prewarm(self, origin: str | URL, n: int = 1) -> int:
-        """Open connections until `n` are open or being made for an origin; within the limits, never waiting.
+    async def prewarm(self, origin: str | URL, n: int = 1, *, timeout: "ClientTimeout | None" = None) -> int:
+        """Open connections before they are needed; within the limits, never waiting for a slot.
 
         Args:
-            origin: such as "https://example.org"; what a URL has beside its origin is ignored.
-            n: how many.
+            origin: where to, as in "https://example.org"; a path is ignored.
+            n: how many connections shall be open, idle and used ones and those being made counted.
+            timeout: `connect` or `total` bounds the whole, `sock_connect` each connection; None for
+                aiohttp's default.
 
         Returns:
-            How many are open now. Connections that could not be made are left out, and counted as
-            `dial_failures`.
+            How many connections to the origin are open, or nearly: those that others are making count.
 
         Raises:
-            ClientConnectionError: the connector was closed.
+            ValueError, TypeError: bad arguments.
+            ClientConnectorError: no connection at all could be made; the first failure.
+            ClientConnectionError: the connector is closed.
         """
-        if self._closed:
-            raise aiohttp.ClientConnectionError("Connector is closed.")
-        url = URL(str(origin)).origin()
-        req = ClientRequest(hdrs.METH_GET, url, loop=self._loop)
-        missing = self._room(req.connection_key, n)
-        dials = [self._prewarm(req) for _ in range(missing)]
-        for result in await asyncio.gather(*dials, return_exceptions=True):
-            # What is no failure of the network is a mistake, here or in a resolver.
-            if isinstance(result, BaseException) and not isinstance(result, (aiohttp.ClientError, OSError)):
-                raise result
-        account = self._ledger.of(req.connection_key)
-        return account.in_use + account.idle
+        url = _check_prewarming(self, origin, n)
+        timeout = timeout or DEFAULT_TIMEOUT
+        req = ClientRequest(hdrs.METH_GET, url, loop=self._loop, ssl=True)
+        tasks = [
+            asyncio.ensure_future(self._prewarm(req, timeout))
+            for _ in range(self._room(req.connection_key, n))
+        ]
+        if not tasks:
+            return self._count(req.connection_key)
+        try:
+            await asyncio.wait(tasks, timeout=timeout.connect or timeout.total)
+        finally:
+            for task in tasks:
+                task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        count = self._count(req.connection_key)
+        failures = [result for result in results if result is not None]
+        if failures and not count:
+            error = next((exc for exc in failures if not isinstance(exc, asyncio.CancelledError)), None)
+            if error is None or isinstance(error, asyncio.TimeoutError):
+                raise ConnectionTimeoutError(f"Connection timeout to host {url}") from error
+            raise error
+        return count
+
+    def _count(self, key: ConnectionKey) -> int:
+        account = self._ledger.of(key)
+        return account.in_use + account.idle + account.dialling
 
     def stats(self, origin: str | URL | None = None) -> PoolStats:
         """Tell the figures of the connector, or of one origin; zeros when nothing is known of it.
@@ -116,31 +140,35 @@ class WatchedConnector(BaseConnector):
         """Tell the figures of each origin that is known, such as "https://example.org"."""
         return self._ledger.snapshots()
 
-    def add_observer(self, observer: Any) -> None:
-        """Tell an object of each request and each connection that ended, on the loop, when it happens."""
-        self._observers.append(observer)
+    def add_observer(self, observer: Observer) -> None:
+        """Have an object told of each request and connection that ends; see observe.Observer."""
+        self.observers = (*self.observers, observer)
 
-    def remove_observer(self, observer: Any) -> None:
-        """Stop telling an observer.
+    def remove_observer(self, observer: Observer) -> None:
+        """Tell an observer no more.
 
         Raises:
-            ValueError: it was not there.
+            ValueError: it was not added.
         """
-        self._observers.remove(observer)
+        observers = list(self.observers)
+        observers.remove(observer)
+        self.observers = tuple(observers)
 
     def leaks(self) -> list[Any]:
         """Nothing: leaks are tracked by the native core only."""
         return []
 
     def __repr__(self) -> str:
-        name = type(self).__qualname__
+        name = type(self).__name__ + " closed" * self._closed
         if "_ledger" not in self.__dict__:
             return f"<{name}>"
         whole = self._ledger.whole()
-        state = " closed" if self._closed else ""
+        limits = f"limit {self._limit or 'none'}"
+        if self._limit_per_host:
+            limits += f", {self._limit_per_host} per host"
         return (
-            f"<{name}{state} limit={self._limit} limit_per_host={self._limit_per_host}: "
-            f"{whole.in_use} in use, {whole.idle} idle, {whole.dialling} dialling, {whole.waiting} waiting>"
+            f"<{name}: {whole.in_use} in use, {whole.dialling} dialling, {whole.idle} idle, "
+            f"{whole.waiting} waiting; {limits}; {whole.created} created, {whole.reused} reused>"
         )
 
     # A connection is asked for
@@ -148,7 +176,14 @@ class WatchedConnector(BaseConnector):
     async def connect(
         self, req: ClientRequest, traces: list["Trace"], timeout: "ClientTimeout"
     ) -> Connection:
-        return await self._ask(req, traces, timeout, _Asking(req.url))
+        asking = _Asking(req.url)
+        try:
+            return await self._ask(req, traces, timeout, asking)
+        except BaseException as exc:
+            if self.observers:
+                origin, duration = self._ledger.of(req.connection_key).origin, perf_counter() - asking.at
+                tell_request(self, origin, req.method, None, duration, exc)
+            raise
 
     async def _ask(
         self, req: ClientRequest, traces: list["Trace"], timeout: "ClientTimeout", asking: _Asking
@@ -174,7 +209,7 @@ class WatchedConnector(BaseConnector):
         # A test may have put something else in the place of what is dialled.
         if isinstance(handler, Handler):
             if is_new := handler.account is None:
-                handler.adopt(account, self._options)
+                handler.adopt(account, self.options)
             idle_for = handler.take()
         if asking.is_prewarming:
             return
@@ -182,7 +217,8 @@ class WatchedConnector(BaseConnector):
         account.reused += not is_new
         stamps = Stamps(
             origin=account.origin,
-            observers=self._observers,
+            watched=self,
+            asked_at=asking.at,
             reused=not is_new,
             queue=asking.queue,
             dns=asking.dns,
@@ -201,9 +237,9 @@ class WatchedConnector(BaseConnector):
         if asking is not None and asking.is_prewarming:
             return None
         if conns := self._conns.get(key):
-            if self._options.max_connection_age is not None:
+            if self.options.max_connection_age is not None:
                 self._retire(protocol for protocol, _ in conns)
-            if self._options.reuse == "lifo":
+            if self.options.reuse == "lifo":
                 # aiohttp takes from the left. When the youngest is too old, the others are so all the more.
                 conns.rotate(1)
         return await super()._get(key, traces)
@@ -222,18 +258,18 @@ class WatchedConnector(BaseConnector):
         """Wait for an available connection slot."""
         asking = _asking.get() or _Asking(URL())
         account = self._ledger.of(key)
-        most = self._options.max_waiters
+        most = self.options.max_waiters
         if asking.is_prewarming or (most is not None and self._waiting >= most):
             # What is prewarmed had room when it was begun, and gives way to those who came since.
             account.refused += not asking.is_prewarming
-            message = f"Connection refused by the pool, for host {asking.url}"
+            message = f"No connection to host {asking.url}, max_waiters={most} wait already"
             raise PoolFull(message, self._pressure(key))
         account.waiting += 1
         self._waiting += 1
         since = perf_counter()
         try:
             try:
-                async with _timeout(self._options.pool_timeout):
+                async with _timeout(self.options.pool_timeout):
                     await super()._wait_for_available_connection(key, traces)
             finally:
                 account.waiting -= 1
@@ -256,7 +292,7 @@ class WatchedConnector(BaseConnector):
     def _pressure(self, key: ConnectionKey) -> Pressure:
         """Tell what blocks, and who has connections."""
         account: Account | None = None
-        name, limit = "limit", self._limit
+        name, limit = self._limit_name, self._limit
         if not limit or len(self._acquired) < limit:
             name, limit = "limit_per_host", self._limit_per_host
             account = self._ledger.of(key)
@@ -317,20 +353,28 @@ class WatchedConnector(BaseConnector):
             protocol.abort()
             raise ClientConnectorError(req.connection_key, exc) from exc
 
-    async def _prewarm(self, req: ClientRequest) -> None:
-        connection = await self._ask(req, [], DEFAULT_TIMEOUT, _Asking(req.url, is_prewarming=True))
+    async def _prewarm(self, req: ClientRequest, timeout: "ClientTimeout") -> Exception | None:
+        """Make one connection for the pool; the failure is the result."""
+        try:
+            connection = await self._ask(req, [], timeout, _Asking(req.url, is_prewarming=True))
+        except PoolFull:
+            # Others took the slots meanwhile.
+            return None
+        except Exception as exc:
+            return exc
         connection.release()
+        return None
 
     def _room(self, key: ConnectionKey, n: int) -> int:
         """Tell how many connections `prewarm` may make now."""
-        account = self._ledger.of(key)
-        room = [n - account.in_use - account.idle - account.dialling]
+        count = self._count(key)
+        room = [n - count]
         if self._limit:
             room.append(self._limit - len(self._acquired))
         if self._limit_per_host:
-            room.append(self._limit_per_host - account.in_use - account.idle - account.dialling)
-        if self._options.max_open is not None:
-            room.append(self._options.max_open - len(self._acquired) - len(list(self._idle())))
+            room.append(self._limit_per_host - count)
+        if self.options.max_open is not None:
+            room.append(self.options.max_open - len(self._acquired) - len(list(self._idle())))
         return max(0, min(room))
 
     def _idle(self) -> Iterator[ResponseHandler]:
@@ -338,7 +382,7 @@ class WatchedConnector(BaseConnector):
 
     def _evict(self) -> None:
         """Close the connection that was idle longest, where `max_open` leaves no room for a dial."""
-        most = self._options.max_open
+        most = self.options.max_open
         if most is None:
             return
         # The dial that needs the room is among the acquired already.
@@ -375,6 +419,19 @@ class WatchedConnector(BaseConnector):
         return super()._close(abort_ssl=abort_ssl)
 
 
+def _check_prewarming(connector: BaseConnector, origin: object, n: object) -> URL:
+    url = URL(str(origin))
+    if not isinstance(n, int) or isinstance(n, bool):
+        raise TypeError(f"n has to be an int, not {n!r}")
+    if n < 1:
+        raise ValueError(f"n has to be at least 1, not {n}")
+    if not url.absolute or url.scheme not in connector.allowed_protocol_schema_set:
+        raise ValueError(f"origin has to be an absolute http or https URL, not {origin!r}")
+    if connector.closed:
+        raise aiohttp.ClientConnectionError("Connector is closed.")
+    return url.origin()
+
+
 def _log_what_has_no_effect(kwargs: dict[str, Any]) -> None:
     for name in ("learn_keepalive", "track_leaks"):
         if kwargs.get(name):
@@ -387,6 +444,8 @@ def _log_once(name: str) -> None:
 
 
 like(BaseConnector.connect)(WatchedConnector.connect)
+_DEFAULTS = asdict(PoolOptions())
+_UNIX_DEFAULTS = {name: value for name, value in _DEFAULTS.items() if name != "tcp"}
 
 
 class TCPConnector(WatchedConnector, aiohttp.TCPConnector):
@@ -394,13 +453,14 @@ class TCPConnector(WatchedConnector, aiohttp.TCPConnector):
 
     if not TYPE_CHECKING:
 
-        @takes_options(aiohttp.TCPConnector.__init__)
+        @like(aiohttp.TCPConnector.__init__, **_DEFAULTS)
         def __init__(self, **kwargs):
-            self._options, theirs = PoolOptions.split(kwargs)
+            self.options, theirs = PoolOptions.split(kwargs)
             super().__init__(**theirs)
             self._watch()
             _log_what_has_no_effect(kwargs)
 
+    @like(aiohttp.TCPConnector._resolve_host)
     async def _resolve_host(self, host: str, port: int, traces: Any = None) -> Any:
         asking = _asking.get()
         since = perf_counter()
@@ -416,11 +476,11 @@ class UnixConnector(WatchedConnector, aiohttp.UnixConnector):
 
     if not TYPE_CHECKING:
 
-        @takes_options(aiohttp.UnixConnector.__init__, without=("tcp",))
-        def __init__(self, path, *args, **kwargs):
-            if "tcp" in kwargs:
-                raise TypeError("UnixConnector got an unexpected keyword argument 'tcp'")
-            self._options, theirs = PoolOptions.split(kwargs)
+        @like(aiohttp.UnixConnector.__init__, **_UNIX_DEFAULTS)
+        def __init__(self, path, *args, tcp=None, **kwargs):
+            if tcp is not None:
+                raise TypeError("a Unix socket has no TCP options")
+            self.options, theirs = PoolOptions.split(kwargs)
             super().__init__(path, *args, **theirs)
             self._watch()
             _log_what_has_no_effect(kwargs)

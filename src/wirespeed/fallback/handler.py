@@ -15,7 +15,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from ..observe import CloseReason
 from ..pooling import Holder, PoolOptions
-from ..stamps import Link, Stamps, tell
+from ..stamps import Link, Stamps, Watched, tell_connection
 from .ledger import Account
 
 # Lifetimes are shortened by up to this part of them, so that connections do not end all at once.
@@ -45,9 +45,10 @@ class Handler(ResponseHandler):
     lives_until: float = float("inf")
     task: "weakref.ref[asyncio.Task[Any]] | None" = None
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, observers: list[Any]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, watched: "weakref.ref[Watched]") -> None:
         super().__init__(loop)
-        self.observers = observers
+        # Weakly: a connector that nobody has any more complains when it is collected.
+        self.watched = watched
         # Loops make the protocol once TCP is connected, and tell it of the transport after TLS.
         self.connected_at = perf_counter()
 
@@ -173,6 +174,6 @@ class Handler(ResponseHandler):
         assert self.reason is not None
         self.account.closed[self.reason] += 1
         self.account.requests_per_connection.add(self.requests)
-        if self.observers:
-            duration = perf_counter() - self.ready_at
-            tell(self.observers, "connection_closed", self.account.origin, duration, self.reason)
+        watched = self.watched()
+        if watched is not None and watched.observers:
+            tell_connection(watched, self.account.origin, perf_counter() - self.ready_at, self.reason)

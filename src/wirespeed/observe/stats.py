@@ -1,6 +1,6 @@
 """What the pool counts, as immutable snapshots. Made by the connectors; must not reach into the pool."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -9,6 +9,12 @@ from .reasons import CloseReason
 
 # Upper bounds of the buckets of PoolStats.waits, seconds; one more bucket has what is above.
 WAIT_BOUNDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+
+_REASONS = tuple(CloseReason)
+_SUMS = (
+    "in_use", "idle", "dialling", "waiting", "created", "reused", "requests", "refused", "wait_timeouts",
+    "dial_failures", "stale_retries", "bytes_in", "bytes_out",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -98,6 +104,22 @@ class PoolStats:
         """Connections that are open: in use or idle."""
         return self.in_use + self.idle
 
+    @classmethod
+    def of(cls, snapshots: Sequence[Mapping[str, Any]]) -> "PoolStats":
+        """Sum up what the core copied from its counters (`Pool.snapshot`)."""
+        one = snapshots[0] if len(snapshots) == 1 else _sum_of(snapshots)
+        count, total, longest = one["waits"]
+        closed = {reason: number for reason, number in zip(_REASONS, one["closed"], strict=True) if number}
+        return cls(
+            **{name: one[name] for name in _SUMS},
+            closed=closed,
+            waits=Histogram(count, total, longest, counts=one["wait_buckets"]),
+            dials=Spread(*one["dials"]),
+            tls_handshakes=Spread(*one["tls"]),
+            requests_per_connection=Spread(*one["lives"]),
+            learned_keepalive=one["learned_keepalive"],
+        )
+
     def as_dict(self) -> dict[str, Any]:
         """The figures as plain values, for logs and JSON; reasons by their lower-case names."""
         plain = {
@@ -109,3 +131,18 @@ class PoolStats:
             if isinstance(value, Spread):
                 plain[name] = {**vars(value), "mean": value.mean}
         return plain
+
+
+def _sum_of(snapshots: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def column(name: str) -> list[Any]:
+        return [snapshot[name] for snapshot in snapshots]
+
+    found: dict[str, Any] = {name: sum(column(name)) for name in _SUMS}
+    for name in ("closed", "wait_buckets"):
+        found[name] = tuple(map(sum, zip(*column(name), strict=True)))
+    for name in ("waits", "dials", "tls", "lives"):
+        counts, totals, maxima = zip(*column(name), strict=True)
+        found[name] = (sum(counts), sum(totals), max(maxima))
+    learned = [value for value in column("learned_keepalive") if value is not None]
+    found["learned_keepalive"] = min(learned, default=None)
+    return found
