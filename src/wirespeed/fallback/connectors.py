@@ -49,12 +49,12 @@ _HOLDERS = 5
 class _Asking:
     """One call of `connect`: what its steps, which aiohttp calls, find out."""
 
-    __slots__ = ("at", "dial", "dns", "has_timed_out", "is_prewarming", "queue", "tls", "url")
+    __slots__ = ("at", "dial", "dns", "has_timed_out", "is_planned", "is_prewarming", "queue", "tls", "url")
 
     def __init__(self, url: URL, *, is_prewarming: bool = False) -> None:
         self.at = perf_counter()
         self.url = url
-        self.is_prewarming = is_prewarming
+        self.is_prewarming = self.is_planned = is_prewarming
         self.has_timed_out = False
         """Given up in the queue; for `connect` to tell whether it was its own timeout."""
         self.queue = self.dns = self.dial = self.tls = 0.0
@@ -73,7 +73,7 @@ class WatchedConnector(BaseConnector):
     def _watch(self) -> None:
         """Begin to watch; at the end of the constructor."""
         self._ledger = Ledger()
-        self._waiting = 0
+        self._waiting = self._planned = 0
         self._tcp = TCPOptions.of(self.options.tcp)
         self._limit_name = "limit"
         most = self.options.max_open
@@ -103,10 +103,7 @@ class WatchedConnector(BaseConnector):
         url = _check_prewarming(self, origin, n)
         timeout = timeout or DEFAULT_TIMEOUT
         req = ClientRequest(hdrs.METH_GET, url, loop=self._loop, ssl=True)
-        tasks = [
-            asyncio.ensure_future(self._prewarm(req, timeout))
-            for _ in range(self._room(req.connection_key, n))
-        ]
+        tasks = [self._start_prewarming(req, timeout) for _ in range(self._room(req.connection_key, n))]
         if not tasks:
             return self._count(req.connection_key)
         try:
@@ -126,7 +123,25 @@ class WatchedConnector(BaseConnector):
 
     def _count(self, key: ConnectionKey) -> int:
         account = self._ledger.of(key)
-        return account.in_use + account.idle + account.dialling
+        return account.in_use + account.idle + account.dialling + account.planned
+
+    def _start_prewarming(
+        self, req: ClientRequest, timeout: "ClientTimeout"
+    ) -> "asyncio.Task[Exception | None]":
+        """Make one connection in a task of its own; others count it from now on, not from its first step."""
+        asking, account = _Asking(req.url, is_prewarming=True), self._ledger.of(req.connection_key)
+        self._planned += 1
+        account.planned += 1
+        task = asyncio.ensure_future(self._prewarm(req, timeout, asking))
+        task.add_done_callback(lambda _: self._carry_out(asking, account))
+        return task
+
+    def _carry_out(self, asking: _Asking, account: Account) -> None:
+        """What was planned is dialled now, or was given up."""
+        if asking.is_planned:
+            asking.is_planned = False
+            self._planned -= 1
+            account.planned -= 1
 
     def stats(self, origin: str | URL | None = None) -> PoolStats:
         """Tell the figures of the connector, or of one origin; zeros when nothing is known of it.
@@ -322,6 +337,7 @@ class WatchedConnector(BaseConnector):
         asking = _asking.get() or _Asking(req.url)
         account = self._ledger.of(req.connection_key)
         self._evict()
+        self._carry_out(asking, account)
         account.dialling += 1
         since = perf_counter()
         try:
@@ -353,10 +369,12 @@ class WatchedConnector(BaseConnector):
             protocol.abort()
             raise ClientConnectorError(req.connection_key, exc) from exc
 
-    async def _prewarm(self, req: ClientRequest, timeout: "ClientTimeout") -> Exception | None:
+    async def _prewarm(
+        self, req: ClientRequest, timeout: "ClientTimeout", asking: _Asking
+    ) -> Exception | None:
         """Make one connection for the pool; the failure is the result."""
         try:
-            connection = await self._ask(req, [], timeout, _Asking(req.url, is_prewarming=True))
+            connection = await self._ask(req, [], timeout, asking)
         except PoolFull:
             # Others took the slots meanwhile.
             return None
@@ -370,11 +388,11 @@ class WatchedConnector(BaseConnector):
         count = self._count(key)
         room = [n - count]
         if self._limit:
-            room.append(self._limit - len(self._acquired))
+            room.append(self._limit - len(self._acquired) - self._planned)
         if self._limit_per_host:
             room.append(self._limit_per_host - count)
         if self.options.max_open is not None:
-            room.append(self.options.max_open - len(self._acquired) - len(list(self._idle())))
+            room.append(self.options.max_open - len(self._acquired) - len(list(self._idle())) - self._planned)
         return max(0, min(room))
 
     def _idle(self) -> Iterator[ResponseHandler]:

@@ -69,11 +69,13 @@ class WaitTally(Tally):
 class Account:
     """The figures of one origin; the names are those of PoolStats."""
 
-    __slots__ = ("closed", "keys", "origin", "waits", *_NOW, *_EVER, *_SPREADS)
+    __slots__ = ("closed", "keys", "origin", "planned", "waits", *_NOW, *_EVER, *_SPREADS)
 
     def __init__(self, origin: str = "") -> None:
         self.origin = origin
         self.keys: list[Any] = []
+        self.planned = 0
+        """Connections that will be dialled in a moment."""
         self.in_use = self.idle = self.dialling = self.waiting = 0
         self.created = self.reused = self.requests = 0
         self.refused = self.wait_timeouts = self.dial_failures = 0
@@ -84,7 +86,7 @@ class Account:
     @property
     def is_busy(self) -> bool:
         """Whether it has connections, or somebody who wants one."""
-        return bool(self.in_use or self.idle or self.dialling or self.waiting)
+        return bool(self.in_use or self.idle or self.dialling or self.waiting or self.planned)
 
     def merge(self, other: "Account") -> None:
         for name in (*_NOW, *_EVER):
