@@ -408,7 +408,6 @@ async def test_a_lost_connection_has_its_error(metrics: Metrics, lane: str) -> N
 
 
 @needs_figures
-@pytest.mark.xfail(not wirespeed.NATIVE, reason="the fallback tells of requests that were sent", strict=True)
 @both_lanes_told
 async def test_a_refused_connection_has_its_error(metrics: Metrics, lane: str, unused_port: int) -> None:
     async with session_of(lane) as session:
