@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 if TYPE_CHECKING or NATIVE:
     from . import express
+    from ._core.rethrow import raise_cause
     from .connector import TCPConnector
     from .prepare import SessionState
     from .response import ClientResponse
@@ -34,16 +35,6 @@ else:
 _REQUEST = aiohttp.ClientSession._request
 # The request on its way through a patched method, in this task.
 _patched_call: contextvars.ContextVar[object] = contextvars.ContextVar("patched_call", default=None)
-
-
-async def _unwrapped(request: "Awaitable[aiohttp.ClientResponse]") -> aiohttp.ClientResponse:
-    """Take what the pool said out of aiohttp's words for any timeout of connecting."""
-    try:
-        return await request
-    except aiohttp.ConnectionTimeoutError as exc:
-        if isinstance(exc.__cause__, PoolTimeout):
-            raise exc.__cause__ from exc.__cause__.__cause__
-        raise
 
 
 with warnings.catch_warnings():
@@ -151,7 +142,11 @@ with warnings.catch_warnings():
                 lanes.count_full(reason)
                 if reason is LaneReason.PATCHED:
                     return self._request_patched(super()._request, method, str_or_url, kwargs)
-                return _unwrapped(super()._request(method, str_or_url, **kwargs))
+                request = super()._request(method, str_or_url, **kwargs)
+                # What the pool said is behind aiohttp's words for any timeout of connecting.
+                return (
+                    raise_cause(request, aiohttp.ConnectionTimeoutError, PoolTimeout) if NATIVE else request
+                )
 
             async def _request_patched(self, request, method, str_or_url, kwargs):
                 """Go through a patch; it may have kept `_request` above for the original, and call it."""
