@@ -59,6 +59,12 @@ class StandIn(ClientConnectionError):
         self.connector.connect = self.connector.connect  # type: ignore[method-assign]
 
 
+class _Queue:
+    """Whether a caller is in the queue of the pool: then it is the pool's fault that its time passes."""
+
+    is_in = False
+
+
 class Acquirer(BaseConnector):
     """The part of the connectors that acquires connections."""
 
@@ -278,14 +284,13 @@ class Acquirer(BaseConnector):
         conn = pool.take(host)
         if conn is None:
             asked_at = pool.now()
-            is_waiting = True
+            queue = _Queue()
             try:
                 async with helpers.ceil_timeout(timeout.connect, timeout.ceil_threshold):
-                    while (conn := await self._slot_traced(host, traces)) is not None:
+                    while (conn := await self._slot_traced(host, traces, queue)) is not None:
                         if conn.state == ConnectionState.RESERVED:
                             break
                         host = pool.host(host.key)
-                    is_waiting = False
                     if conn is None:
                         # Its signals are the request's: it dials in its own task, for itself.
                         waited = pool.now() - asked_at
@@ -295,7 +300,7 @@ class Acquirer(BaseConnector):
             except (PoolClosed, TooManyWaiters, WaitTimeout) as exc:
                 raise self._refusal(host, req, exc) from exc
             except asyncio.TimeoutError as exc:
-                if not is_waiting:
+                if not queue.is_in:
                     raise
                 raise self._refusal(host, req, WaitTimeout(pool.now() - asked_at)) from exc
         try:
@@ -308,7 +313,9 @@ class Acquirer(BaseConnector):
             raise
         return conn
 
-    async def _slot_traced(self, host: Host, traces: Sequence[Trace]) -> PooledConnection | None:
+    async def _slot_traced(
+        self, host: Host, traces: Sequence[Trace], queue: _Queue
+    ) -> PooledConnection | None:
         pool = self.pool
         if pool.try_reserve(host):
             return None
@@ -318,7 +325,9 @@ class Acquirer(BaseConnector):
         try:
             for trace in traces:
                 await trace.send_connection_queued_start()
+            queue.is_in = True
             conn = await waiter.future
+            queue.is_in = False
             for trace in traces:
                 await trace.send_connection_queued_end()
         except BaseException:
