@@ -355,10 +355,7 @@ def assert_lane(session: wirespeed.ClientSession, lane: str) -> None:
 
 both_lanes = pytest.mark.parametrize("lane", ["express", "full"])
 # Strict: the marks go when the connector tells of aiohttp's own requests, too.
-untold = pytest.mark.xfail(
-    wirespeed.NATIVE, reason="the full lane tells no observer of requests", strict=True
-)
-both_lanes_told = pytest.mark.parametrize("lane", ["express", pytest.param("full", marks=untold)])
+both_lanes_told = pytest.mark.parametrize("lane", ["express", "full"])
 
 
 @needs_figures

@@ -14,6 +14,7 @@ from aiohttp.client import DEFAULT_TIMEOUT
 from aiohttp.client_exceptions import (
     ClientConnectionError,
     ClientConnectionResetError,
+    ClientConnectorError,
     ConnectionTimeoutError,
     ServerDisconnectedError,
 )
@@ -224,7 +225,7 @@ class Acquirer(BaseConnector):
             except asyncio.TimeoutError as exc:
                 raise ConnectTimeout() from exc
             transport = self._strip(protocol)
-            conn = self.pool.end_dial(waiter, transport, self._finish(transport, dial))
+            conn = self.pool.end_dial(waiter, transport, self._finish(transport, dial, req))
         except BaseException as exc:
             if transport is not None:
                 transport.abort()
@@ -238,11 +239,14 @@ class Acquirer(BaseConnector):
         self._anchor(conn, protocol)
         return None
 
-    def _finish(self, transport: asyncio.Transport, dial: Dial) -> "ConnectionFacts":
+    def _finish(self, transport: asyncio.Transport, dial: Dial, req: ClientRequest) -> "ConnectionFacts":
         """Set the options of a socket that was dialled, and sum up the dial."""
         facts = dial.facts(transport)
         if self._tcp is not None and (sock := transport.get_extra_info("socket")) is not None:
-            self._tcp.apply(sock)
+            try:
+                self._tcp.apply(sock)
+            except OSError as exc:
+                raise ClientConnectorError(req.connection_key, exc) from exc
         return facts
 
     def _strip(self, protocol: ResponseHandler) -> asyncio.Transport:
@@ -355,7 +359,7 @@ class Acquirer(BaseConnector):
             for trace in traces:
                 await trace.send_connection_create_end()
             transport = self._strip(protocol)
-            facts = self._finish(transport, dial)
+            facts = self._finish(transport, dial, req)
         except BaseException as exc:
             if transport is not None:
                 transport.abort()

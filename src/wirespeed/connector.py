@@ -136,7 +136,7 @@ class PooledConnector(Acquirer):
         self._lent[protocol] = conn
         return Connection(self, conn.host.key, protocol, self._loop)
 
-    def lent_to(self, protocol: ResponseHandler) -> PooledConnection | None:
+    def _lent_to(self, protocol: ResponseHandler) -> PooledConnection | None:
         """The connection that a protocol of aiohttp's has on loan."""
         return self._lent.get(protocol)
 

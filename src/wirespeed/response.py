@@ -342,7 +342,7 @@ class ClientResponse(StampedResponse):
 
     async def start(self, connection: Connection) -> aiohttp.ClientResponse:
         """Start response processing, on aiohttp's own code."""
-        conn = getattr(connection._connector, "lent_to", _nobody)(connection.protocol)
+        conn = getattr(connection._connector, "_lent_to", _nobody)(connection.protocol)
         resp = await super().start(connection)
         if conn is not None and (field := self._headers.get("Keep-Alive")) is not None:
             conn.note_keep_alive(field.encode("utf-8", "surrogateescape"))
