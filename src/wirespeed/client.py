@@ -13,6 +13,7 @@ from aiohttp.http import HttpVersion11
 from ._signatures import like
 from ._switch import NATIVE
 from .lanes import Explanation, LaneReason, LaneStats, explain, lane_reason, refuse_or_log
+from .observe import leaks
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -103,8 +104,7 @@ with warnings.catch_warnings():
                 self._strict_native = strict_native
                 if not NATIVE:
                     super().__init__(base_url, connector=connector, loop=loop, **kwargs)
-                    return
-                if connector is None:
+                elif connector is None:
                     shutdown = kwargs.get("ssl_shutdown_timeout", sentinel)
                     connector = TCPConnector(loop=loop, ssl_shutdown_timeout=shutdown)
                     try:
@@ -114,6 +114,8 @@ with warnings.catch_warnings():
                         raise
                 else:
                     self._init_native(base_url, connector, loop, kwargs)
+                if leaks.sessions is not None:
+                    leaks.sessions.opened(self, self._lanes.snapshot)
 
             def _init_native(self, base_url, connector, loop, kwargs):
                 kwargs.setdefault("response_class", ClientResponse)
@@ -122,6 +124,10 @@ with warnings.catch_warnings():
 
             @like(aiohttp.ClientSession._request)
             def _request(self, method, str_or_url, **kwargs):
+                if leaks.sessions is not None:
+                    asking = leaks.ask(self, _request_of_ours, method, str_or_url, kwargs)
+                    if asking is not None:
+                        return asking
                 try:
                     lanes = self._lanes or self._begin_counting()
                 except AttributeError:
@@ -152,6 +158,12 @@ with warnings.catch_warnings():
                 finally:
                     _patched_call.reset(token)
 
+            @like(aiohttp.ClientSession.close)
+            def close(self):
+                if leaks.sessions is not None:
+                    leaks.sessions.closed(self)
+                return super().close()
+
             def _begin_counting(self):
                 self._lanes = LaneStats()
                 return self._lanes
@@ -177,6 +189,9 @@ with warnings.catch_warnings():
             """
             return (self._lanes or LaneStats()).snapshot()
 
+
+if not TYPE_CHECKING:
+    _request_of_ours = ClientSession.__dict__["_request"]
 
 if TYPE_CHECKING:
     request = aiohttp.request
