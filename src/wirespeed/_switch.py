@@ -15,7 +15,7 @@ def _core_is_importable() -> bool:
     if _OFF:
         return False
     try:
-        from ._core import connection, deadlines, exchange, guard, head, parser, pool  # noqa: F401
+        from ._core import connection, deadlines, exchange, figures, guard, head, learning, parser, pool  # noqa: F401
     except ImportError:
         return False
     return True
