@@ -127,7 +127,7 @@ with warnings.catch_warnings():
                 else:
                     self._init_native(base_url, connector, loop, kwargs)
                 if leaks.sessions is not None:
-                    leaks.sessions.opened(self, self._lanes.snapshot)
+                    leaks.sessions.opened(self)
 
             def _init_native(self, base_url, connector, loop, kwargs):
                 kwargs.setdefault("response_class", ClientResponse)

@@ -7,7 +7,8 @@ generators and asynchronous generators that have not ended (tasks run them, fixt
 managers are made of them), and calls that the loop was given for later. From there references
 are followed, through containers, attributes, results of futures and closures, a few steps far;
 not into modules and classes, whose variables hold what a program forgot as well as what it
-needs, and not into loops, sessions and connectors, which reach everything.
+needs, and not into loops, sessions, connectors, transports and protocols, which are the leak's
+other end, or reach everything.
 
 This looks at every object of the process (some 10 ms), so it runs only when a verdict depends on it.
 """
@@ -51,6 +52,8 @@ _WALLS: tuple[type, ...] = (
     contextvars.Context,
     contextvars.ContextVar,
     asyncio.AbstractEventLoop,
+    asyncio.BaseProtocol,
+    asyncio.BaseTransport,
     aiohttp.ClientSession,
     aiohttp.BaseConnector,
     aiohttp.TraceConfig,
@@ -73,18 +76,26 @@ def kept(targets: Iterable[object], also: Iterable[object] = (), *, running: boo
     wanted = {id(target) for target in targets}
     if not wanted:
         return set()
-    return _search(wanted, [*_alive(running), *also])
+    found, seen = _alive(running)
+    return _search(wanted, [*found, *also], seen)
 
 
-def _alive(running: bool) -> list[object]:
-    """List what may go on: the running task by its frames, since the collector sees little of what runs."""
+def _alive(running: bool) -> tuple[list[object], set[int]]:
+    """List what may go on, and what runs now, by `id()`.
+
+    The running task counts by its frames: the collector sees little of what runs, and what it sees is
+    not to count when the running task does not.
+    """
     found: list[object] = []
+    now: set[int] = set()
     frames = _running_frames()
     own = {id(frame) for frame in frames}
     for thing in gc.get_objects():
         kind = type(thing)
         if kind in _RUNNABLE:
-            if not _is_one_of(thing, own):
+            if _is_one_of(thing, own):
+                now.add(id(thing))
+            else:
                 found.append(thing)
         elif kind in _CALLS or (kind.__name__ in _CALL_NAMES and kind.__module__.startswith("uvloop")):
             found.append(thing)
@@ -92,7 +103,7 @@ def _alive(running: bool) -> list[object]:
         for frame in frames:
             if not is_own(frame.f_code) and frame.f_locals is not frame.f_globals:
                 found += [value for value in frame.f_locals.values() if not _is_wall(type(value))]
-    return found
+    return found, now
 
 
 def _running_frames() -> list[FrameType]:
@@ -118,10 +129,9 @@ def _is_one_of(thing: Any, frames: set[int]) -> bool:
     return thing.ag_running and id(thing.ag_frame) in frames
 
 
-def _search(wanted: set[int], level: list[object]) -> set[int]:
+def _search(wanted: set[int], level: list[object], seen: set[int]) -> set[int]:
     found = {id(thing) for thing in level} & wanted
     walls: dict[int, bool] = {}  # by type; some cannot be hashed
-    seen = {id(level)}
     keep: list[list[object]] = []  # so that no id is given to another object meanwhile
     for _ in range(_STEPS):
         keep.append(level)

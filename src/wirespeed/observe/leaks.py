@@ -20,6 +20,8 @@ import weakref
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
+import aiohttp
+
 from .frames import Stack, running_task
 from .hands import kept
 from .sessions import SessionLog
@@ -76,10 +78,12 @@ class _Asker:
 class Asking:
     """A request on its way: where it was asked for, and the connection that it got last."""
 
-    __slots__ = ("acquisition", "is_fresh", "stack")
+    __slots__ = ("acquisition", "is_fresh", "method", "stack", "url")
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(self, stack: Stack, method: str, url: Any) -> None:
         self.stack = stack
+        self.method = method
+        self.url = url
         self.acquisition: Acquisition | None = None
         # The session's method is about to be called a second time, for the request itself.
         self.is_fresh = True
@@ -101,12 +105,14 @@ class Acquisition:
     """
 
     __slots__ = (
-        "__weakref__", "_asker", "asked_at", "is_reported", "method", "response", "serial", "stack", "url",
+        "__weakref__", "_asker", "_tracker", "asked_at", "is_reported", "method", "response", "serial",
+        "stack", "url",
     )  # fmt: skip
 
-    def __init__(self, stack: Stack, asker: _Asker | None) -> None:
+    def __init__(self, stack: Stack, asker: _Asker | None, tracker: "LeakTracker | None" = None) -> None:
         self.stack = stack
         self._asker = asker
+        self._tracker = weakref.ref(tracker) if tracker is not None else None
         self.asked_at = time.perf_counter()
         self.url: Any = None
         self.method: str | None = None
@@ -159,8 +165,13 @@ class Acquisition:
         """Note what gives the connection back: the response, or aiohttp's Connection; not kept alive."""
         try:
             self.response = weakref.ref(resp)
-        except TypeError:
+        except TypeError:  # a mock's
             self.response = None
+
+    def collected(self, resp: object) -> None:
+        """Note that the response is collected unread; see `LeakTracker.collected`."""
+        if self._tracker is not None and (tracker := self._tracker()) is not None:
+            tracker.collected(self, resp)
 
     def request(self) -> str:
         """The request in words, "GET http://..."."""
@@ -197,9 +208,18 @@ class LeakTracker:
         asking = _asking.get()
         self._is_used = True
         if asking is None:
-            return Acquisition(Stack.capture(task), self._asker(task))
-        acquisition = asking.acquisition = Acquisition(asking.stack, self._asker(task))
+            return Acquisition(Stack.capture(task), self._asker(task), self)
+        acquisition = asking.acquisition = Acquisition(asking.stack, self._asker(task), self)
+        acquisition.method = asking.method
+        acquisition.url = asking.url
         return acquisition
+
+    def lent(self, holder: object, method: str, url: Any, connection: object) -> None:
+        """Note that aiohttp's code got a connection, and for which request."""
+        if isinstance(holder, Acquisition):
+            holder.method = method
+            holder.url = url
+            holder.answered(connection)
 
     def _asker(self, task: "asyncio.Task[Any] | None") -> _Asker | None:
         if task is None:
@@ -259,10 +279,14 @@ class LeakTracker:
         self._verdicts.append(leak)
         _verdicts.add(leak)
 
-    def __del__(self) -> None:
+    def dropped(self) -> None:
+        """Note that the connector is collected, closed or not; called by its finalizer."""
         if self._is_used and not self._is_closed and not self.is_owned and not sys.is_finalizing():
+            self._is_closed = True
             message = f"a connector that was made here was dropped without being closed. {_CLOSE}"
             self._record(self._made, LeakKind.UNCLOSED, message)
+
+    __del__ = dropped
 
     # Verdicts
 
@@ -420,7 +444,7 @@ def ask(
     str_or_url: Any,
     options: Mapping[str, Any],
 ) -> Awaitable[Any] | None:
-    """Note where a request is asked for: the coroutine may run in a task that knows nothing of it.
+    """Note a request, and where it is asked for: the coroutine may run in a task that knows nothing of it.
 
     Args:
         session: the session.
@@ -435,9 +459,12 @@ def ask(
     if asking is not None and asking.is_fresh:
         asking.is_fresh = False
         return None
+    if sessions is not None:
+        sessions.asked(session, options)
     if getattr(session._connector, "_tracker", None) is None:
         return None
-    return _ask(Asking(Stack.capture(running_task())), request, session, method, str_or_url, options)
+    asking = Asking(Stack.capture(running_task()), method, str_or_url)
+    return _ask(asking, request, session, method, str_or_url, options)
 
 
 async def _ask(
@@ -455,8 +482,12 @@ async def _ask(
         # The context is another one where the garbage collector closes the coroutine.
         with contextlib.suppress(ValueError):
             _asking.reset(token)
-    if asking.acquisition is not None:
-        asking.acquisition.answered(resp)
+    if (acquisition := asking.acquisition) is not None:
+        acquisition.answered(resp)
+        if isinstance(resp, aiohttp.ClientResponse):
+            # A relative URL was made whole, and redirects were followed.
+            acquisition.method, acquisition.url = resp.method, resp.url
+            resp._acquisition = acquisition  # type: ignore[attr-defined]
     return resp
 
 

@@ -36,23 +36,19 @@ _OUTLIVED = (
 class _Made:
     """One session: where it was made, and what its requests were."""
 
-    def __init__(self, session: Any, requests: Callable[[], Mapping[str, Any]], gone: Any) -> None:
+    def __init__(self, session: Any, gone: Callable[[object], None]) -> None:
         task = running_task()
         self.stack = Stack.capture(task, maker_of=session)
         self.task = task.get_name() if task is not None else None
         self.at = time.perf_counter()
-        self.requests = requests
+        self.requests = 0
+        # By a websocket, for one: that is worth a session.
+        self.is_upgraded = False
         # Kept: a session is closed when its connector is, and nobody else knows afterwards.
         self.connector = session._connector
         self.is_owner: bool = session._connector_owner
         self.session = weakref.ref(session, gone)
         self.serial = new_serial()
-
-    def is_single(self) -> bool:
-        """Whether it served at most one request; a websocket is worth a session."""
-        counts = self.requests()
-        full: Mapping[str, int] = counts["full"]
-        return counts["express"] + sum(full.values()) <= 1 and not full.get("protocol upgrade")
 
     def leak(self, kind: LeakKind, message: str, serial: int | None = None) -> Leak:
         return Leak(
@@ -76,7 +72,7 @@ class _Line:
         self.serial = new_serial()
 
     def add(self, made: _Made) -> None:
-        if not made.is_single():
+        if made.requests > 1 or made.is_upgraded:
             self.__init__()  # type: ignore[misc]
             return
         self.count += 1
@@ -95,14 +91,8 @@ class SessionLog:
         self._open: dict[int, _Made] = {}
         self._lines: collections.OrderedDict[object, _Line] = collections.OrderedDict()
 
-    def opened(self, session: Any, requests: Callable[[], Mapping[str, Any]]) -> None:
-        """Note a new session, and where it was made.
-
-        Args:
-            session: the session; it is not kept alive.
-            requests: tells how many requests it had, as `ClientSession.native_stats` does; must
-                not refer to the session.
-        """
+    def opened(self, session: Any) -> None:
+        """Note a new session, which is not kept alive, and where it was made."""
         number = id(session)
 
         def gone(_: object) -> None:
@@ -111,10 +101,18 @@ class SessionLog:
                     self._verdicts.add(made.leak(LeakKind.UNCLOSED, _COLLECTED))
                 self._count(made)
 
-        made = self._open[number] = _Made(session, requests, gone)
+        made = self._open[number] = _Made(session, gone)
         # The session sees to its connector, and the verdict about both is the session's.
         if made.is_owner and (tracker := getattr(made.connector, "_tracker", None)) is not None:
             tracker.is_owned = True
+
+    def asked(self, session: Any, options: Mapping[str, Any]) -> None:
+        """Note a request of a session, and its options."""
+        if (made := self._open.get(id(session))) is not None:
+            made.requests += 1
+            headers = options.get("headers")
+            if isinstance(headers, Mapping) and "Upgrade" in headers:
+                made.is_upgraded = True
 
     def closed(self, session: Any) -> None:
         """Note that a session is closed; may be called again."""
