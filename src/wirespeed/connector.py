@@ -26,6 +26,7 @@ from ._signatures import like
 from .acquisition import Acquirer, StandIn
 from .dialling import ProtocolFactory, note_resolved
 from .observe import CloseReason
+from .observe.leaks import Leak, LeakTracker, is_wanted
 from .observe.observer import Observer
 from .observe.stats import PoolStats
 from .pooling import PoolOptions
@@ -54,6 +55,8 @@ class PooledConnector(Acquirer):
     _lent: dict[ResponseHandler, PooledConnection] = {}  # noqa: RUF012
     # Told of each request and connection that ends; none as a rule.
     observers: tuple[Observer, ...] = ()
+    # None while leaks are not tracked.
+    _tracker: LeakTracker | None = None
 
     def _make_pool(self, options: PoolOptions) -> None:
         self.options = options
@@ -72,6 +75,9 @@ class PooledConnector(Acquirer):
             is_lifo=options.reuse == "lifo",
             learns=options.learn_keepalive,
         )
+        if is_wanted(options.track_leaks):
+            self._tracker = LeakTracker(connector=self)
+            self.pool.who = self._tracker.acquiring
         self._tcp = TCPOptions.of(options.tcp)
         self._survey = Survey(self.pool)
         self._factory = ProtocolFactory(self._factory)  # type: ignore[assignment]
@@ -97,7 +103,10 @@ class PooledConnector(Acquirer):
             # Handled as aiohttp handles its connections, by aiohttp's code.
             self._acquired.add(exc.protocol)
             return Connection(self, req.connection_key, exc.protocol, self._loop)
-        return self._lend(conn)
+        lent = self._lend(conn)
+        if self._tracker is not None:
+            self._tracker.lent(conn.holder, req.method, req.url, lent)
+        return lent
 
     def _lend(self, conn: PooledConnection) -> Connection:
         protocol = ResponseHandler(self._loop)
@@ -153,6 +162,23 @@ class PooledConnector(Acquirer):
         """Copy the figures of each origin that is known; see `stats`."""
         return stats_by_origin(self.__dict__["pool"])
 
+    def leaks(self) -> list[Leak]:
+        """List the leaks of this connector's connections, each with the line that acquired.
+
+        With `track_leaks` only; else there are none to tell. `observe.leaks.LeakTracker.leaks` says
+        how each is decided; `observe.leaks.all_leaks` lists those of the whole process, sessions included.
+        """
+        return [] if self._tracker is None else self._tracker.look()
+
+    def _held(self) -> tuple[list[tuple[Any, float]], int]:
+        """Holder and age of each connection in use, and the number of callers that wait."""
+        pool = self.pool
+        now = pool.now()
+        in_use = [
+            (conn.holder, now - conn.acquired_at) for conn in pool.connections() if conn.holder is not None
+        ]
+        return in_use, pool.waiting
+
     def add_observer(self, observer: Observer) -> None:
         """Have an object told of each request and connection that ends; see observe.Observer."""
         self.observers = (*self.observers, observer)
@@ -182,6 +208,8 @@ class PooledConnector(Acquirer):
             return []
         if self._loop.is_closed() or not self.is_pooled:
             return super()._close(abort_ssl=abort_ssl)
+        if self._tracker is not None:
+            self._tracker.closing(self._held()[0])
         waiters: list[Awaitable[object]] = []
         for protocol, conn in self._lent.items():
             if abort_ssl and conn.is_tls:
@@ -219,6 +247,8 @@ class PooledConnector(Acquirer):
             return
         conns = [repr(host) for host in pool.hosts.values()]
         description = repr(self)
+        if self._tracker is not None:
+            self._tracker.dropped()
         self._close()
         _warnings.warn(f"Unclosed connector {description}", ResourceWarning, source=self)
         context = {"connector": self, "connections": conns, "message": "Unclosed connector"}
