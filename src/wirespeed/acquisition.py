@@ -23,7 +23,8 @@ from yarl import URL
 
 from ._core.connection import Connection as PooledConnection
 from ._core.connection import ConnectionState
-from ._core.pool import ConnectTimeout, Host, Pool, PoolClosed, TooManyWaiters, Waiter, WaitTimeout
+from ._core.hosts import ConnectTimeout, Host, PoolClosed, TooManyWaiters, Waiter, WaitTimeout
+from ._core.pool import Pool
 from .dialling import Dial
 from .loops import start_task
 from .pooling import PoolFull, PoolOptions, PoolTimeout

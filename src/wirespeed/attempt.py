@@ -24,7 +24,6 @@ from aiohttp.tracing import Trace
 
 from ._core.connection import Connection
 from ._core.exchange import Exchange, ExchangeSettings, Failure
-from ._core.pool import Host
 from .acquisition import StandIn
 from .pooling import PoolTimeout
 from .prepare import Prepared
@@ -67,8 +66,7 @@ async def send(
             host = prepared.host = connector.pool.host(prepared.key)
         conn = connector.pool.take(host)
         if conn is None:
-            by = total_at if timer is None else 0.0
-            conn = await _acquire(session, prepared, host, timeout, by)
+            conn = await _acquire(session, prepared, timeout, total_at if timer is None else 0.0)
     try:
         if not prepared.data:
             await _tell_headers(prepared)
@@ -88,8 +86,7 @@ async def send(
     except BaseException:
         conn.close()
         raise
-    if connector.observers:
-        exchange.on_end = functools.partial(_tell_end, connector, prepared)
+    _watch_end(connector, prepared, exchange)
     upload = None
     if prepared.has_upload:
         upload = await _upload(session, prepared, conn, exchange)
@@ -100,9 +97,10 @@ async def send(
 
 
 async def _acquire(
-    session: ClientSession, prepared: Prepared, host: Host, timeout: ClientTimeout, total_at: float
+    session: ClientSession, prepared: Prepared, timeout: ClientTimeout, total_at: float
 ) -> Connection:
     connector: Any = session._connector
+    host = prepared.host
     asked_at = connector.pool.now()
     try:
         conn: Connection = await connector.acquire(host, prepared.dial_request(session), timeout, total_at)
@@ -137,6 +135,11 @@ def _tell_unsent(connector: Any, prepared: Prepared, asked_at: float, exc: BaseE
         duration = connector.pool.now() - asked_at
         for observer in connector.observers:
             observer.request_ended(origin_of(prepared.key), prepared.method, None, duration, exc)
+
+
+def _watch_end(connector: Any, prepared: Prepared, exchange: Exchange) -> None:
+    if connector.observers:
+        exchange.on_end = functools.partial(_tell_end, connector, prepared)
 
 
 def _tell_end(connector: Any, prepared: Prepared, exchange: Exchange) -> None:

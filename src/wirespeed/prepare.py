@@ -18,7 +18,7 @@ from yarl import URL
 
 from ._core.exchange import ExchangeSettings
 from ._core.head import field_lines, request_line
-from ._core.pool import Host
+from ._core.hosts import Host
 from .autopsy import translate
 from .connector import PooledConnector
 from .response import make_decoder
@@ -29,7 +29,7 @@ _INLINE_PAYLOADS = frozenset(
     {payload.BytesPayload, payload.StringPayload, payload.JsonPayload, payload.JsonBytesPayload}
 )
 # Plain requests kept ready, and hosts whose field lines are; emptied when full.
-_PREPARED_MAX = 1024
+_PREPARED_MAX = 4096
 _TEMPLATES_MAX = 4096
 # Options that leave the head alone.
 PLAIN_OPTIONS = frozenset({"allow_redirects", "max_redirects", "raise_for_status", "timeout"})

@@ -6,7 +6,8 @@ from typing import Any
 
 from yarl import URL
 
-from ._core.pool import Host, Pool
+from ._core.hosts import Host
+from ._core.pool import Pool
 from .observe.stats import PoolStats
 from .pooling import Holder, Pressure
 from .views import IN_USE

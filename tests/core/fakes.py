@@ -14,7 +14,8 @@ from typing import Any
 from wirespeed._core import deadlines
 from wirespeed._core.connection import Connection
 from wirespeed._core.exchange import Exchange, ExchangeSettings, Failure
-from wirespeed._core.pool import Host, Pool, Waiter
+from wirespeed._core.hosts import Host, Waiter
+from wirespeed._core.pool import Pool
 
 ASYNCIO_MAX_READ = 256 * 1024
 LIBUV_READ = 64 * 1024

@@ -47,7 +47,7 @@ cdef class Connection(ReadGate):
 
     # Who has it. Times are of the clock of ages (Deadlines.now)
     cdef readonly double acquired_at
-    cdef public object holder               # a weak reference to the task, or what Pool.who returned; None: idle
+    cdef public object holder               # weak reference to the task, or of Pool.who; None: idle
     cdef public double waited             # seconds that the present request waited for it
     cdef readonly bint is_dialled           # it was made for the present request
 
@@ -62,7 +62,7 @@ cdef class Connection(ReadGate):
     cdef CloseReason idle_reason            # why then
     cdef double deadline_for                # the idle_until that idle_deadline was set for
     cdef double read_at                     # the last read
-    cdef double stale_age                   # how long it was idle before a request that it lost; -1: it did not
+    cdef double stale_age                   # seconds idle before a request that it lost; -1: none
 
     # Figures
     cdef readonly ConnectionFacts facts

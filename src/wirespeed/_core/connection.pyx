@@ -167,7 +167,7 @@ cdef class Connection(ReadGate):
         return 0
 
     cdef int _give_back(self, double now, double learned) except -1:
-        """Become idle. The idle deadline is set only when none is pending early enough; it moves on by itself.
+        """Become idle. The idle deadline is set when none is pending early enough; it moves on by itself.
 
         Args:
             now: on the clock of ages.

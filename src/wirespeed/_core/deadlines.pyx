@@ -76,7 +76,7 @@ cdef class Deadlines:
         return self._loop.time()
 
     cdef double now(self) except -1:
-        """The clock of ages and durations: the loop's has milliseconds, and stands still while a callback runs."""
+        """The clock of ages and durations; the loop's has milliseconds, and stands still in a callback."""
         return perf_counter()
 
     cdef int set(self, Deadline deadline, double when) except -1:

@@ -108,7 +108,9 @@ cdef class Exchange(Deadline):
         try:
             on_end(self)
         except Exception as exc:
-            self.loop.call_exception_handler({"message": "Error in an observer of requests", "exception": exc})
+            self.loop.call_exception_handler(
+                {"message": "Error in an observer of requests", "exception": exc}
+            )
         return 0
 
     cdef int _cut(self) except -1:

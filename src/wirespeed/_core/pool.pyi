@@ -3,32 +3,9 @@ from collections.abc import Callable, Hashable
 from typing import Any, final
 
 from .connection import Connection, ConnectionOwner
-from .deadlines import Deadline, Deadlines
+from .deadlines import Deadlines
 from .figures import ConnectionFacts, Figures
-
-class ConnectTimeout(asyncio.TimeoutError): ...
-class WaitTimeout(ConnectTimeout): ...
-class PoolClosed(Exception): ...
-class TooManyWaiters(Exception): ...
-
-@final
-class Host:
-    key: Hashable
-    is_evicted: bool
-    in_use: int
-    dialling: int
-    idle_count: int
-    figures: Figures
-    def __init__(self, key: Hashable, totals: Figures | None = None) -> None: ...
-    @property
-    def waiting(self) -> int: ...
-
-@final
-class Waiter(Deadline):
-    host: Host
-    future: asyncio.Future[Connection | None]
-    is_dialling: bool
-    asked_at: float
+from .hosts import Host, Waiter
 
 @final
 class Pool(ConnectionOwner):

@@ -8,77 +8,20 @@ a connection that is freed (`begin_dial`); what it dialled is then the pool's.
 """
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from random import random
 from weakref import ref
 
 cimport cython
 
 from wirespeed._core.connection import PooledConnection, new_read_buffer
+from wirespeed._core.hosts import PoolClosed, TooManyWaiters
 
-from wirespeed._core.limits cimport HOSTS_REMEMBERED, QUEUE_SLACK
+from wirespeed._core.limits cimport HOSTS_REMEMBERED
 
 _current_task = asyncio.current_task
 # How much of max_connection_age and max_requests_per_connection is left to chance.
 cdef double JITTER = 0.1
-
-
-class ConnectTimeout(asyncio.TimeoutError):
-    """No connection was to be had within the time for connecting."""
-
-
-class WaitTimeout(ConnectTimeout):
-    """No slot was to be had in time; the only argument is the seconds that were waited."""
-
-
-class PoolClosed(Exception):
-    """The pool was closed while somebody waited for a connection."""
-
-
-class TooManyWaiters(Exception):
-    """As many callers wait for a slot as may."""
-
-
-@cython.final
-cdef class Host:
-    def __cinit__(self, key, Figures totals=None):
-        self.key = key
-        self.idle = deque()
-        self.waiters = OrderedDict()
-        self.diallers = OrderedDict()
-        self.figures = Figures.__new__(Figures)
-        self.totals = totals or Figures.__new__(Figures)
-
-    def __repr__(self):
-        return f"<Host {self.key!r} in_use={self.in_use} idle={self.idle_count} waiting={len(self.waiters)}>"
-
-    @property
-    def waiting(self):
-        """How many wait for a slot."""
-        return len(self.waiters)
-
-    cdef double learned(self, double now) noexcept:
-        """Seconds for which the server is known to keep idle connections; -1 for unknown."""
-        return -1 if self.learner is None else self.learner.limit(now)
-
-
-@cython.final
-cdef class Waiter(Deadline):
-    cdef int _on_deadline(self, double now) except -1:
-        if self.future.done():
-            return 0
-        if self.total_at > 0 and now >= self.total_at:
-            error = asyncio.TimeoutError()
-            error.__cause__ = asyncio.CancelledError()
-        elif self.is_dialling:
-            error = ConnectTimeout()
-        else:
-            error = WaitTimeout(self.deadlines.now() - self.asked_at)
-        if not self.is_dialling:
-            self.host.figures.counts.wait_timeouts += 1
-            self.host.totals.counts.wait_timeouts += 1
-        self.future.set_exception(error)
-        return 0
 
 
 @cython.final
@@ -96,7 +39,7 @@ cdef class Pool(ConnectionOwner):
         pool_timeout: seconds that a caller waits for a slot; None for no limit.
         max_open: connections in use, being dialled or idle; at least `limit`; None for no limit.
         max_connection_age: seconds after which a connection is not kept, less 0 to 10 %; None for no limit.
-        max_requests_per_connection: requests after which it is not kept, less 0 to 10 %; None for no limit.
+        max_requests_per_connection: requests after which it is not kept, less 0 to 10 %; None: any.
         is_lifo: take the connection that became idle last, not first.
         learns: learn how long servers keep idle connections.
     """
@@ -128,7 +71,7 @@ cdef class Pool(ConnectionOwner):
         self._remembered = OrderedDict()
         self.figures = Figures.__new__(Figures)
         self._open = set()
-        self._queue = deque()
+        self._turns = Turns.__new__(Turns)
         self._idle_order = OrderedDict() if self.max_open > 0 else None
 
     def __repr__(self):
@@ -252,7 +195,7 @@ cdef class Pool(ConnectionOwner):
             host.dialling -= 1
             self.dialling -= 1
             conn._reserve(waiter.asked_at, queued, waiter.holder)
-            self._resolve(waiter, conn)
+            waiter.resolve(conn)
         return waiter
 
     def end_dial(self, Waiter waiter not None, transport, ConnectionFacts facts=None):
@@ -272,7 +215,7 @@ cdef class Pool(ConnectionOwner):
             del host.diallers[waiter]
             conn.holder = waiter.holder
             conn.waited = waiter.queued
-            self._resolve(waiter, conn)
+            waiter.resolve(conn)
         return conn
 
     def fail_dial(self, Waiter waiter not None, exc):
@@ -305,8 +248,7 @@ cdef class Pool(ConnectionOwner):
         elif waiter in waiter.host.waiters:
             del waiter.host.waiters[waiter]
             self.waiting -= 1
-            if len(self._queue) > 2 * len(self.hosts) + QUEUE_SLACK:
-                self._purge_queue()
+            self._turns.purge(len(self.hosts))
         self._evict_if_empty(waiter.host)
 
     def free(self, Host host not None):
@@ -430,7 +372,7 @@ cdef class Pool(ConnectionOwner):
         host.in_use -= 1
         self.in_use -= 1
         if host.waiters:
-            self._queue_host(host)
+            self._turns.add(host)
         return 0
 
     # Release
@@ -455,8 +397,7 @@ cdef class Pool(ConnectionOwner):
             return self._serve()
         if host.diallers and self._hand_to_dialler(conn, now):
             return 0
-        host.idle.append(conn)
-        host.idle_count += 1
+        host.push_idle(conn)
         self.idle += 1
         if self._idle_order is not None:
             self._idle_order[conn] = None
@@ -468,29 +409,22 @@ cdef class Pool(ConnectionOwner):
     cdef bint _hand_to_dialler(self, Connection conn, double now) except -1:
         """Give a freed connection, with its slot, to the one who has dialled for longest."""
         cdef Host host = conn.host
-        cdef Waiter waiter
-        while host.diallers:
-            waiter, _ = host.diallers.popitem(last=False)
-            if waiter.future.done():
-                continue
-            conn._reserve(now, waiter.queued + now - waiter.asked_at, waiter.holder)
-            host.figures.counts.reused += 1
-            self.figures.counts.reused += 1
-            self._resolve(waiter, conn)
-            return True
-        return False
+        cdef Waiter waiter = host.pop_dialler()
+        if waiter is None:
+            return False
+        conn._reserve(now, waiter.queued + now - waiter.asked_at, waiter.holder)
+        host.figures.counts.reused += 1
+        self.figures.counts.reused += 1
+        waiter.resolve(conn)
+        return True
 
     cdef int _on_closed(self, Connection conn, ConnectionState before) except -1:
         cdef Host host = conn.host
         if self._learns:
-            self._learn(conn, before)
+            host.learn(conn, before)
         if before == ConnectionState.IDLE:
-            host.idle_count -= 1
+            host.drop_idle()
             self.idle -= 1
-            if host.idle_count == 0:
-                host.idle.clear()
-            elif len(host.idle) > 2 * host.idle_count + QUEUE_SLACK:
-                self._purge_idle(host)
             if self._idle_order is not None:
                 self._idle_order.pop(conn, None)
         else:
@@ -507,32 +441,6 @@ cdef class Pool(ConnectionOwner):
             self._on_gone(conn)
         return self._evict_if_empty(host)
 
-    cdef int _purge_idle(self, Host host) except -1:
-        """Drop the dead: with `is_lifo` nothing else takes them out."""
-        cdef Connection conn
-        kept = deque()
-        for conn in host.idle:
-            if conn.state == ConnectionState.IDLE:
-                kept.append(conn)
-        host.idle = kept
-        return 0
-
-    cdef int _learn(self, Connection conn, ConnectionState before) except -1:
-        """Note the age at which the server ended an idle connection, or lost a request to one."""
-        cdef Host host = conn.host
-        cdef CloseReason reason = conn.close_reason
-        cdef double now, age = conn.stale_age
-        if before == ConnectionState.IDLE:
-            if not (reason == CloseReason.IDLE_EOF or reason == CloseReason.IDLE_RESET
-                    or reason == CloseReason.IDLE_BYTES):
-                return 0
-        elif age < 0:
-            return 0
-        now = self.deadlines.now()
-        if host.learner is None:
-            host.learner = KeepAliveLearner.__new__(KeepAliveLearner)
-        return host.learner.note_end(age if age >= 0 else now - conn.idle_since, now)
-
     cdef int _on_gone(self, Connection conn) except -1:
         """The transport is closed for good."""
         self._open.discard(conn)
@@ -543,10 +451,10 @@ cdef class Pool(ConnectionOwner):
     cdef Connection _pop_idle(self, Host host, double now):
         cdef Connection conn
         cdef CloseReason reason
-        while host.idle_count > 0:
-            conn = host.idle.pop() if self._is_lifo else host.idle.popleft()
-            if conn.state != ConnectionState.IDLE:
-                continue
+        while True:
+            conn = host.pop_idle(self._is_lifo)
+            if conn is None:
+                return None
             reason = conn.why_unusable(now)
             if reason != CloseReason.KEPT:
                 conn._close(reason)
@@ -558,39 +466,19 @@ cdef class Pool(ConnectionOwner):
             host.figures.counts.reused += 1
             self.figures.counts.reused += 1
             return conn
-        return None
 
     cdef int _enqueue(self, Host host) except -1:
         """Put a host with waiters into the queue, unless its own limit holds it back."""
         if self.limit_per_host <= 0 or host.in_use < self.limit_per_host:
-            self._queue_host(host)
+            self._turns.add(host)
         return self._serve()
-
-    cdef int _queue_host(self, Host host) except -1:
-        if not host.is_queued:
-            host.is_queued = True
-            self._queue.append(host)
-        return 0
-
-    cdef int _purge_queue(self) except -1:
-        """Drop the hosts whose waiters gave up: while a limit is reached nothing else takes them out."""
-        cdef Host host
-        kept = deque()
-        for host in self._queue:
-            if host.waiters:
-                kept.append(host)
-            else:
-                host.is_queued = False
-        self._queue = kept
-        return 0
 
     cdef int _serve(self) except -1:
         """Pass free slots to waiters: hosts take turns, each host's waiters in order."""
         cdef Host host
         cdef Waiter waiter
-        while self._queue and not (self.limit > 0 and self.in_use >= self.limit):
-            host = self._queue.popleft()
-            host.is_queued = False
+        while self._turns.queue and not (self.limit > 0 and self.in_use >= self.limit):
+            host = self._turns.next()
             if not host.waiters or not self._has_room(host):
                 continue
             waiter, _ = host.waiters.popitem(last=False)
@@ -599,7 +487,7 @@ cdef class Pool(ConnectionOwner):
                 self._grant(host, waiter)
             # In the queue also when the pool is full now: another host may free the next slot.
             if host.waiters and (self.limit_per_host <= 0 or host.in_use < self.limit_per_host):
-                self._queue_host(host)
+                self._turns.add(host)
         return 0
 
     cdef int _grant(self, Host host, Waiter waiter) except -1:
@@ -618,18 +506,11 @@ cdef class Pool(ConnectionOwner):
         if waiter.has_waited:
             host.figures.waited(now - waiter.asked_at)
             self.figures.waited(now - waiter.asked_at)
-        return self._resolve(waiter, conn)
-
-    cdef int _resolve(self, Waiter waiter, Connection conn) except -1:
-        """Hand over a connection, or a slot; what is not taken comes back with `cancel`."""
-        waiter._unlink()
-        waiter.is_granted = True
-        waiter.future.set_result(conn)
-        return 0
+        return waiter.resolve(conn)
 
     cdef int _evict_if_empty(self, Host host) except -1:
         """Forget a host nobody uses, but for its figures: a crawler meets millions."""
-        if host.in_use == 0 and host.idle_count == 0 and not host.waiters and not host.is_evicted:
+        if host.is_empty() and not host.is_evicted:
             if self.hosts.get(host.key) is host:
                 del self.hosts[host.key]
                 self._remembered[host.key] = host
@@ -647,7 +528,7 @@ cdef class Pool(ConnectionOwner):
         if self.is_closed:
             return
         self.is_closed = True
-        self._queue.clear()
+        self._turns.queue.clear()
         for host in list(self.hosts.values()):
             for waiter in [*host.waiters, *host.diallers]:
                 waiter._unlink()
@@ -710,4 +591,3 @@ cdef class Pool(ConnectionOwner):
             if not self._open:
                 self._gone.set_result(None)
         return self._gone
-
