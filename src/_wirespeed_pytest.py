@@ -85,8 +85,12 @@ class _LeakCheck:
     def pytest_fixture_post_finalizer(self, fixturedef: pytest.FixtureDef[Any]) -> None:
         self._set_up.pop(id(fixturedef), None)
 
-    def _fixtures(self) -> list[object]:
+    def _in_use(self, item: pytest.Item) -> list[object]:
+        """List the values of the fixtures that have not ended, and what is called when things end."""
         alive: list[object] = []
+        stack = getattr(getattr(item.session, "_setupstate", None), "stack", {})
+        for finalizers, *_ in stack.values():
+            alive += finalizers
         for fixture in self._set_up.values():
             if (cached := fixture.cached_result) is not None:
                 alive.append(cached[0])
@@ -123,20 +127,21 @@ class _LeakCheck:
 
     def _describe_new(self, item: pytest.Item) -> str:
         """Describe what the test has leaked; empty when it leaked nothing, or may."""
-        found = self._new_leaks()
+        found = self._new_leaks(item)
         marker = item.get_closest_marker("wirespeed_leaks")
         if not found or (marker is not None and marker.kwargs.get("allow")):
             return ""
-        many = "a leak" if len(found) == 1 else f"{len(found)} leaks"
-        return "\n\n".join([f"wirespeed found {many}:", *(leak.report() for leak in found)])
+        if len(found) == 1:
+            return f"wirespeed found a leak: {found[0].report()}"
+        return "\n\n".join([f"wirespeed found {len(found)} leaks:", *(leak.report() for leak in found)])
 
-    def _new_leaks(self) -> list[Leak]:
+    def _new_leaks(self, item: pytest.Item) -> list[Leak]:
         """Collect garbage, then list the leaks that were not listed before."""
         leaks = sys.modules.get("wirespeed.observe.leaks")
         if leaks is None:
             return []
         gc.collect()
-        listed: list[Leak] = leaks.all_leaks(final=True, also_alive=self._fixtures())
+        listed: list[Leak] = leaks.all_leaks(final=True, also_alive=self._in_use(item))
         found = [leak for leak in listed if leak.serial not in self._seen]
         self._seen.update(leak.serial for leak in found)
         return found

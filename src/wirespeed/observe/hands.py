@@ -59,7 +59,8 @@ _WALLS: tuple[type, ...] = (
     aiohttp.TraceConfig,
 )
 _CYTHON = "cython_function_or_method"  # its referents are its module's variables
-_WALL_MODULES = ("wirespeed._core", "wirespeed.observe", "uvloop", "winloop")
+# pytest keeps what belongs to a test until all is over; its plugin names what is still of use.
+_WALL_MODULES = ("wirespeed._core", "wirespeed.observe", "uvloop", "winloop", "_pytest.", "pluggy.")
 
 
 def kept(targets: Iterable[object], also: Iterable[object] = (), *, running: bool = True) -> set[int]:
@@ -157,7 +158,9 @@ def _search(wanted: set[int], level: list[object], seen: set[int]) -> set[int]:
 
 
 def _is_wall(kind: type) -> bool:
-    return issubclass(kind, _WALLS) or kind.__module__.startswith(_WALL_MODULES) or kind.__name__ == _CYTHON
+    if issubclass(kind, _WALLS) or kind.__name__ == _CYTHON:
+        return True
+    return any(str(base.__module__).startswith(_WALL_MODULES) for base in kind.__mro__)
 
 
 def _referents(things: list[object]) -> list[object]:
