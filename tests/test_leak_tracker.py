@@ -392,6 +392,23 @@ class TestHeld:
             server.held[1].respond()
             (await tasks[1]).release()
 
+    async def test_others_that_wait_for_another_host(self, options: dict[str, Any]) -> None:
+        async with tracked(limit_per_host=1) as (session, server):
+            session.connector._tracker.held_after = 0.02
+            elsewhere = server.url("/hold", host="localhost")
+            tasks = [asyncio.create_task(_get(session, elsewhere, options)) for _ in range(2)]
+            async with session.get(server.url("/endless"), **options) as resp:
+                await eventually(lambda: session.connector.stats().waiting == 1, "one waits")
+                await eventually(lambda: server.held, "the other is sent")
+                await asyncio.sleep(0.03)
+                assert [str(leak.url) for leak in found(session)] == [elsewhere]
+                resp.close()
+            server.held[0].respond()
+            (await tasks[0]).release()
+            await eventually(lambda: len(server.held) == 2, "the second is sent")
+            server.held[1].respond()
+            (await tasks[1]).release()
+
     async def test_websocket_in_the_way_of_others(self, options: dict[str, Any]) -> None:
         connector = wirespeed.TCPConnector(track_leaks=True, limit=1)
         async with _websockets() as url, wirespeed.ClientSession(connector=connector) as session:

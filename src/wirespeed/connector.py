@@ -173,14 +173,16 @@ class PooledConnector(Acquirer):
         """
         return [] if self._tracker is None else self._tracker.look()
 
-    def _held(self) -> tuple[list[tuple[Any, float]], int]:
-        """Holder and age of each connection in use, and the number of callers that wait."""
+    def _held(self) -> list[tuple[Any, float, int]]:
+        """List the holder and the age of each connection in use, and how many callers wait for it."""
         pool = self.pool
         now = pool.now()
-        in_use = [
-            (conn.holder, now - conn.acquired_at) for conn in pool.connections() if conn.holder is not None
+        is_full = 0 < pool.limit <= pool.in_use
+        return [
+            (conn.holder, now - conn.acquired_at, pool.waiting if is_full else conn.host.waiting)
+            for conn in pool.connections()
+            if conn.holder is not None
         ]
-        return in_use, pool.waiting
 
     def add_observer(self, observer: Observer) -> None:
         """Have an object told of each request and connection that ends; see observe.Observer."""
@@ -212,7 +214,7 @@ class PooledConnector(Acquirer):
         if self._loop.is_closed() or not self.is_pooled:
             return super()._close(abort_ssl=abort_ssl)
         if self._tracker is not None:
-            self._tracker.closing(self._held()[0])
+            self._tracker.closing(self._held())
         waiters: list[Awaitable[object]] = []
         for protocol, conn in self._lent.items():
             if abort_ssl and conn.is_tls:

@@ -22,12 +22,14 @@ from typing import Any
 
 import aiohttp
 
+from .acquisitions import Acquisition as Acquisition
+from .acquisitions import Asker, Asking, plain
 from .frames import Stack, running_task
 from .hands import kept
 from .sessions import SessionLog
 from .verdicts import Leak as Leak
 from .verdicts import LeakKind as LeakKind
-from .verdicts import Verdicts, new_serial
+from .verdicts import Verdicts
 
 # Seconds; a request that takes longer is beyond most timeouts of servers and proxies.
 HELD_AFTER = 30.0
@@ -35,147 +37,14 @@ _KEPT_PER_CONNECTOR = 200
 _USE_WITH = "Use `async with session.get(...) as resp:`, or call `resp.release()` when it is not wanted."
 _CLOSE = "Use `await connector.close()`, or leave it to the session that it is given to."
 
+InUse = tuple[Any, float] | tuple[Any, float, int]
+
 _asking: contextvars.ContextVar["Asking | None"] = contextvars.ContextVar("wirespeed_asking", default=None)
 _trackers: "weakref.WeakSet[LeakTracker]" = weakref.WeakSet()
 _verdicts = Verdicts()
 
 sessions: SessionLog | None = None
 """The sessions under watch; None while nothing is tracked."""
-
-
-class _Asker:
-    """A task that acquired connections, and how it ended; it is not kept alive."""
-
-    __slots__ = ("_is_cancelled", "_task", "name")
-
-    def __init__(self, task: "asyncio.Task[Any]") -> None:
-        self._task = weakref.ref(task)
-        self._is_cancelled = False
-        self.name = task.get_name()
-        task.add_done_callback(self._on_done)
-
-    def _on_done(self, task: "asyncio.Task[Any]") -> None:
-        # Not its exception(): asking for it silences "exception was never retrieved".
-        self._is_cancelled = task.cancelled()
-
-    @property
-    def task(self) -> "asyncio.Task[Any] | None":
-        return self._task()
-
-    @property
-    def has_ended(self) -> bool:
-        task = self._task()
-        return task is None or task.done()
-
-    @property
-    def is_cancelled(self) -> bool:
-        """Whether it ended by being cancelled."""
-        task = self._task()
-        # The callback comes a step of the loop after the end.
-        return self._is_cancelled or (task is not None and task.done() and task.cancelled())
-
-
-class Asking:
-    """A request on its way: where it was asked for, and the connection that it got last."""
-
-    __slots__ = ("acquisition", "is_fresh", "method", "stack", "url")
-
-    def __init__(self, stack: Stack, method: str, url: Any) -> None:
-        self.stack = stack
-        self.method = method
-        self.url = url
-        self.acquisition: Acquisition | None = None
-        # The session's method is about to be called a second time, for the request itself.
-        self.is_fresh = True
-
-
-class Acquisition:
-    """Who acquired a connection. The holder of the connection, from the asking until it is given back.
-
-    Calling it gives the task, or None when that is gone, as with the weak reference that is the
-    holder where leaks are not tracked.
-
-    Attributes:
-        stack: where it was asked for.
-        asked_at: when, of `time.perf_counter`.
-        url, method: of the request; set when the connection is used.
-        response: a weak reference to what gives the connection back when it is released: the response,
-            or aiohttp's Connection; None while there is none.
-        serial: its number.
-    """
-
-    __slots__ = (
-        "__weakref__", "_asker", "_tracker", "asked_at", "is_reported", "method", "response", "serial",
-        "stack", "url",
-    )  # fmt: skip
-
-    def __init__(self, stack: Stack, asker: _Asker | None, tracker: "LeakTracker | None" = None) -> None:
-        self.stack = stack
-        self._asker = asker
-        self._tracker = weakref.ref(tracker) if tracker is not None else None
-        self.asked_at = time.perf_counter()
-        self.url: Any = None
-        self.method: str | None = None
-        self.response: weakref.ref[Any] | None = None
-        self.serial = new_serial()
-        # A verdict stands that outlives the connection.
-        self.is_reported = False
-
-    def __call__(self) -> "asyncio.Task[Any] | None":
-        return self._asker.task if self._asker is not None else None
-
-    def __repr__(self) -> str:
-        return f"<Acquisition by {self.task_name!r} at {self.where}>"
-
-    @property
-    def where(self) -> str:
-        """The user's line, "file:line in function"."""
-        return self.stack.where
-
-    @property
-    def task_name(self) -> str | None:
-        """The name of the task; None where it was not acquired in a task."""
-        return self._asker.name if self._asker is not None else None
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether the task has ended."""
-        return self._asker is not None and self._asker.has_ended
-
-    @property
-    def is_cancelled(self) -> bool:
-        """Whether the task has ended by being cancelled."""
-        return self._asker is not None and self._asker.is_cancelled
-
-    @property
-    def is_upgraded(self) -> bool:
-        """Whether it is a websocket's connection, or another protocol's, which are held on purpose."""
-        if "_ws_connect" in self.stack.functions:
-            return True
-        resp = self.response() if self.response is not None else None
-        return getattr(resp, "status", None) == 101
-
-    @property
-    def is_answered(self) -> bool:
-        """Whether the head of the response has come."""
-        resp = self.response() if self.response is not None else None
-        return getattr(resp, "status", None) is not None
-
-    def answered(self, resp: object) -> None:
-        """Note what gives the connection back: the response, or aiohttp's Connection; not kept alive."""
-        try:
-            self.response = weakref.ref(resp)
-        except TypeError:  # a mock's
-            self.response = None
-
-    def collected(self, resp: object) -> None:
-        """Note that the response is collected unread; see `LeakTracker.collected`."""
-        if self._tracker is not None and (tracker := self._tracker()) is not None:
-            tracker.collected(self, resp)
-
-    def request(self) -> str:
-        """The request in words, "GET http://..."."""
-        return f"{self.method or 'a request'} {_plain(self.url) or ''}".rstrip()
 
 
 class LeakTracker:
@@ -191,7 +60,7 @@ class LeakTracker:
         task = running_task()
         self.held_after = held_after
         self._connector = weakref.ref(connector) if connector is not None else None
-        self._askers: weakref.WeakKeyDictionary[asyncio.Task[Any], _Asker] = weakref.WeakKeyDictionary()
+        self._askers: weakref.WeakKeyDictionary[asyncio.Task[Any], Asker] = weakref.WeakKeyDictionary()
         self._verdicts: collections.deque[Leak] = collections.deque(maxlen=_KEPT_PER_CONNECTOR)
         # About the connector itself
         self.is_owned = False  # by a session, which closes it
@@ -221,14 +90,14 @@ class LeakTracker:
             holder.url = url
             holder.answered(connection)
 
-    def _asker(self, task: "asyncio.Task[Any] | None") -> _Asker | None:
+    def _asker(self, task: "asyncio.Task[Any] | None") -> Asker | None:
         if task is None:
             return None
         try:
             # One per task: a worker that lives long acquires often.
             asker = self._askers.get(task)
             if asker is None:
-                asker = self._askers[task] = _Asker(task)
+                asker = self._askers[task] = Asker(task)
         except TypeError:  # a task factory's own kind, without weak references
             return None
         return asker
@@ -246,7 +115,7 @@ class LeakTracker:
         message = f"the response of {holder.request()} was dropped unread, and its connection closed"
         self._record(holder, LeakKind.COLLECTED_UNREAD, f"{message}. {_USE_WITH}")
 
-    def closing(self, in_use: Iterable[tuple[object, float]]) -> None:
+    def closing(self, in_use: Iterable[InUse]) -> None:
         """Note that the connector is about to be closed, and judge what is in use for the last time.
 
         A response is NEVER_RELEASED (or CANCELLED) when `leaks` says so, and also when the very
@@ -261,11 +130,11 @@ class LeakTracker:
             return
         self._is_closed = True
         closer = None if sys.exc_info()[0] is not None else running_task()
-        held = [(holder, age) for holder, age in in_use if isinstance(holder, Acquisition)]
         suspects = [
             holder
-            for holder, _ in held
-            if _is_unreleased(holder)
+            for holder, *_ in in_use
+            if isinstance(holder, Acquisition)
+            and _is_unreleased(holder)
             and (holder.has_ended or (closer is not None and holder() is closer))
             and not (closer is not None and _is_in_block(holder))
         ]
@@ -292,8 +161,8 @@ class LeakTracker:
 
     def leaks(
         self,
-        in_use: Iterable[tuple[object, float]],
-        waiting: int,
+        in_use: Iterable[InUse],
+        waiting: int = 0,
         *,
         final: bool = False,
         also_alive: Iterable[object] = (),
@@ -316,8 +185,9 @@ class LeakTracker:
         arrived is no leak, read or not: its connection is back in the pool.
 
         Args:
-            in_use: holder and age in seconds of each connection in use; only Acquisitions are judged.
-            waiting: callers that wait for a connection.
+            in_use: holder and age in seconds of each connection in use, and, where that is known, how
+                many callers wait for this one; only Acquisitions are judged.
+            waiting: callers that wait for any connection.
             final: whether what is going on should be over, as at the end of a test: a
                 task that acquired and has not ended does not excuse its response then.
             also_alive: objects that count as hands, too.
@@ -325,17 +195,17 @@ class LeakTracker:
         Returns:
             The verdicts, those that were found before first.
         """
-        held = [(holder, age) for holder, age in in_use if isinstance(holder, Acquisition)]
-        suspects = [h for h, _ in held if (h.has_ended or (final and h.response)) and _is_unreleased(h)]
+        held = [used for used in in_use if isinstance(used[0], Acquisition)]
+        suspects = [h for h, *_ in held if (h.has_ended or (final and h.response)) and _is_unreleased(h)]
         nobodys = set(_nobodys(suspects, also_alive))
         found = list(self._verdicts)
-        for holder, age in held:
+        for holder, age, *waiters in held:
             if holder.is_reported:
                 continue
             if holder in nobodys:
                 found.append(_leak(holder, _release_kind(holder), _released_message(holder), age))
-            elif age > self.held_after and waiting > 0:
-                found.append(_leak(holder, LeakKind.HELD, _held_message(holder, age, waiting), age))
+            elif age > self.held_after and (number := waiters[0] if waiters else waiting) > 0:
+                found.append(_leak(holder, LeakKind.HELD, _held_message(holder, age, number), age))
         return found
 
     def look(self, *, final: bool = False, also_alive: Iterable[object] = ()) -> list[Leak]:
@@ -343,8 +213,7 @@ class LeakTracker:
         connector = self._connector() if self._connector is not None else None
         if connector is None or self._is_closed:
             return list(self._verdicts)
-        in_use, waiting = connector._held()
-        found = self.leaks(in_use, waiting, final=final, also_alive=also_alive)
+        found = self.leaks(connector._held(), final=final, also_alive=also_alive)
         if self._is_used and not self.is_owned and connector._loop.is_closed():
             message = "a connector that was made here was still open when its event loop was closed."
             age = time.perf_counter() - self._made.asked_at
@@ -418,20 +287,12 @@ def _leak(holder: Acquisition, kind: LeakKind, message: str, age: float) -> Leak
         kind=kind,
         message=message,
         where=holder.where,
-        url=_plain(holder.url),
+        url=plain(holder.url),
         task=holder.task_name,
         age=age,
         stack=holder.stack.summary(),
         serial=holder.serial,
     )
-
-
-def _plain(url: Any) -> str | None:
-    """A URL as text, without user and password."""
-    if url is None:
-        return None
-    has_secret = getattr(url, "raw_user", None) or getattr(url, "raw_password", None)
-    return str(url.with_user(None) if has_secret else url)
 
 
 # Called by ClientSession
