@@ -20,6 +20,19 @@ class Asker:
         self.name = task.get_name()
         task.add_done_callback(self._on_done)
 
+    @classmethod
+    def of(cls, task: "asyncio.Task[Any] | None") -> "Asker | None":
+        """The one Asker of a task: a worker that lives long acquires often, and over many connectors."""
+        if task is None:
+            return None
+        try:
+            asker = _askers.get(task)
+            if asker is None:
+                asker = _askers[task] = cls(task)
+        except TypeError:  # a task factory's own kind, without weak references
+            return None
+        return asker
+
     def _on_done(self, task: "asyncio.Task[Any]") -> None:
         # Not its exception(): asking for it silences "exception was never retrieved".
         self._is_cancelled = task.cancelled()
@@ -39,6 +52,9 @@ class Asker:
         task = self._task()
         # The callback comes a step of the loop after the end.
         return self._is_cancelled or (task is not None and task.done() and task.cancelled())
+
+
+_askers: "weakref.WeakKeyDictionary[asyncio.Task[Any], Asker]" = weakref.WeakKeyDictionary()
 
 
 class Asking:

@@ -9,7 +9,6 @@ A verdict is given when it is certain, not when something looks odd; see `LeakTr
 how each is decided. While nothing is tracked, `sessions` is None and nothing here runs.
 """
 
-import asyncio
 import collections
 import contextlib
 import contextvars
@@ -60,11 +59,10 @@ class LeakTracker:
         task = running_task()
         self.held_after = held_after
         self._connector = weakref.ref(connector) if connector is not None else None
-        self._askers: weakref.WeakKeyDictionary[asyncio.Task[Any], Asker] = weakref.WeakKeyDictionary()
         self._verdicts: collections.deque[Leak] = collections.deque(maxlen=_KEPT_PER_CONNECTOR)
         # About the connector itself
         self.is_owned = False  # by a session, which closes it
-        self._made = Acquisition(Stack.capture(task, maker_of=connector), self._asker(task))
+        self._made = Acquisition(Stack.capture(task, maker_of=connector), Asker.of(task))
         self._is_used = False
         self._is_closed = False
         _trackers.add(self)
@@ -77,8 +75,8 @@ class LeakTracker:
         asking = _asking.get()
         self._is_used = True
         if asking is None:
-            return Acquisition(Stack.capture(task), self._asker(task), self)
-        acquisition = asking.acquisition = Acquisition(asking.stack, self._asker(task), self)
+            return Acquisition(Stack.capture(task), Asker.of(task), self)
+        acquisition = asking.acquisition = Acquisition(asking.stack, Asker.of(task), self)
         acquisition.method = asking.method
         acquisition.url = asking.url
         return acquisition
@@ -89,18 +87,6 @@ class LeakTracker:
             holder.method = method
             holder.url = url
             holder.answered(connection)
-
-    def _asker(self, task: "asyncio.Task[Any] | None") -> Asker | None:
-        if task is None:
-            return None
-        try:
-            # One per task: a worker that lives long acquires often.
-            asker = self._askers.get(task)
-            if asker is None:
-                asker = self._askers[task] = Asker(task)
-        except TypeError:  # a task factory's own kind, without weak references
-            return None
-        return asker
 
     def collected(self, holder: object, resp: Any) -> None:
         """Note that a response is collected with its body unread; called by its finalizer.

@@ -122,6 +122,7 @@ class SessionLog:
             self._count(made)
 
     def _count(self, made: _Made) -> None:
+        made.connector = None
         key = made.stack.line[:2]
         line = self._lines.pop(key, None) or _Line()
         line.add(made)
