@@ -107,7 +107,8 @@ class Acquirer(BaseConnector):
                 conn = await self._slot(host, connect_at, total_at)
                 if conn is None:
                     conn = await self._race(host, req, timeout, connect_at, total_at, asked_at)
-                if conn.state == ConnectionState.RESERVED:
+                if conn.state == ConnectionState.RESERVED or conn.is_dialled:
+                    # A new one that is lost already is the caller's failure: else we might dial for ever.
                     return conn
                 # Lost between the grant and this step; its slot was passed on.
                 host = self.pool.host(host.key)
