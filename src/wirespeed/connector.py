@@ -31,6 +31,7 @@ from .observe.observer import Observer
 from .observe.stats import PoolStats
 from .pooling import PoolOptions
 from .sockets import TCPOptions
+from .stamps import Link, Stamps, stamp, tell_connection, tell_request
 from .survey import Survey, describe, origin_of, stats, stats_by_origin
 from .views import IdleView, InUseView
 
@@ -97,6 +98,7 @@ class PooledConnector(Acquirer):
         if getattr(inherited, "__func__", None) is not _BASE_CONNECT or not self.is_pooled:
             # A tool patched aiohttp's connect; it has to see the call, and serves it alone.
             return await inherited(req, traces, timeout)
+        asked_at = self.pool.now()
         try:
             if traces or req.proxy:
                 conn = await self.acquire_traced(req, traces or (), timeout)
@@ -106,10 +108,32 @@ class PooledConnector(Acquirer):
             # Handled as aiohttp handles its connections, by aiohttp's code.
             self._acquired.add(exc.protocol)
             return Connection(self, req.connection_key, exc.protocol, self._loop)
-        lent = self._lend(conn)
+        except BaseException as exc:
+            duration = self.pool.now() - asked_at
+            tell_request(self, origin_of(req.connection_key), req.method, None, duration, exc)
+            raise
+        connection = self._lend(conn)
+        stamp(connection, self._stamps(conn, asked_at))
         if self._tracker is not None:
-            self._tracker.lent(conn.holder, req.method, req.url, lent)
-        return lent
+            self._tracker.lent(conn.holder, req.method, req.url, connection)
+        return connection
+
+    def _stamps(self, conn: PooledConnection, asked_at: float) -> Stamps:
+        facts, is_new, now = conn.facts, conn.is_dialled, self.pool.now()
+        return Stamps(
+            Link(facts.local, facts.peer, facts.tls_version, facts.tls_cipher),
+            origin=origin_of(conn.host.key),
+            watched=self,
+            asked_at=asked_at,
+            reused=not is_new,
+            idle_for=0.0 if is_new else now - conn.idle_since,
+            age=now - facts.created_at,
+            requests=conn.requests,
+            queue=conn.waited,
+            dns=facts.dns if is_new else 0.0,
+            connect=facts.connect if is_new else 0.0,
+            tls=facts.tls if is_new else 0.0,
+        )
 
     def _lend(self, conn: PooledConnection) -> Connection:
         protocol = ResponseHandler(self._loop)
@@ -119,6 +143,10 @@ class PooledConnector(Acquirer):
             raise ClientConnectionResetError(*exc.args) from exc
         self._lent[protocol] = conn
         return Connection(self, conn.host.key, protocol, self._loop)
+
+    def _lent_to(self, protocol: ResponseHandler) -> PooledConnection | None:
+        """The connection that a protocol of aiohttp's has on loan."""
+        return self._lent.get(protocol)
 
     def _release(self, key: ConnectionKey, protocol: ResponseHandler, *, should_close: bool = False) -> None:
         """Take back what was lent: into the pool when it is clean, else closed."""
@@ -202,9 +230,8 @@ class PooledConnector(Acquirer):
             self.__dict__["pool"].on_closed = None
 
     def _tell_closed(self, conn: PooledConnection) -> None:
-        origin, duration = origin_of(conn.host.key), self.pool.now() - conn.facts.created_at
-        for observer in self.observers:
-            observer.connection_closed(origin, duration, CloseReason(conn.close_reason))
+        duration = self.__dict__["pool"].now() - conn.facts.created_at
+        tell_connection(self, origin_of(conn.host.key), duration, CloseReason(conn.close_reason))
 
     # End
 

@@ -77,7 +77,9 @@ class Survey:
     def pressure(self, host: Host) -> Pressure:
         """Describe the limit that keeps a host's callers waiting."""
         pool = self._pool
-        is_total = 0 < pool.limit <= pool.in_use or host.in_use < pool.limit_per_host
+        # When there is room again by now, the limit that more callers share is to blame.
+        is_host_full = 0 < pool.limit_per_host <= host.in_use
+        is_total = not is_host_full or 0 < pool.limit <= pool.in_use
         of: Host | Pool = pool if is_total else host
         only = None if is_total else host
         return Pressure(
