@@ -13,6 +13,7 @@ from aiohttp.http import HttpVersion11
 from ._signatures import like
 from ._switch import NATIVE
 from .lanes import Explanation, LaneReason, LaneStats, explain, lane_reason, refuse_or_log
+from .observe import leaks
 from .pooling import PoolTimeout
 
 if TYPE_CHECKING:
@@ -117,6 +118,8 @@ with warnings.catch_warnings():
                         raise
                 else:
                     self._init(base_url, connector, loop, kwargs)
+                if leaks.sessions is not None:
+                    leaks.sessions.opened(self)
 
             def _init(self, base_url, connector, loop, kwargs):
                 kwargs.setdefault("response_class", ClientResponse)
@@ -126,6 +129,10 @@ with warnings.catch_warnings():
 
             @like(aiohttp.ClientSession._request)
             def _request(self, method, str_or_url, **kwargs):
+                if leaks.sessions is not None:
+                    asking = leaks.ask(self, _request_of_ours, method, str_or_url, kwargs)
+                    if asking is not None:
+                        return asking
                 try:
                     lanes = self._lanes or self._begin_counting()
                 except AttributeError:
@@ -159,6 +166,12 @@ with warnings.catch_warnings():
                     return await request(method, str_or_url, **kwargs)
                 finally:
                     _patched_call.reset(token)
+
+            @like(aiohttp.ClientSession.close)
+            def close(self):
+                if leaks.sessions is not None:
+                    leaks.sessions.closed(self)
+                return super().close()
 
             def _begin_counting(self):
                 self._lanes = LaneStats()
@@ -209,6 +222,9 @@ with warnings.catch_warnings():
             """
             return (self._lanes or LaneStats()).snapshot()
 
+
+if not TYPE_CHECKING:
+    _request_of_ours = ClientSession.__dict__["_request"]
 
 if TYPE_CHECKING:
     request = aiohttp.request

@@ -26,6 +26,7 @@ from ._signatures import like
 from .acquisition import Acquirer, StandIn
 from .dialling import ProtocolFactory, note_resolved
 from .observe import CloseReason
+from .observe.leaks import Leak, LeakTracker, is_wanted
 from .observe.observer import Observer
 from .observe.stats import PoolStats
 from .pooling import PoolOptions
@@ -55,6 +56,8 @@ class PooledConnector(Acquirer):
     _lent: dict[ResponseHandler, PooledConnection] = {}  # noqa: RUF012
     # Told of each request and connection that ends; none as a rule.
     observers: tuple[Observer, ...] = ()
+    # None while leaks are not tracked.
+    _tracker: LeakTracker | None = None
 
     def _make_pool(self, options: PoolOptions) -> None:
         self.options = options
@@ -73,6 +76,9 @@ class PooledConnector(Acquirer):
             is_lifo=options.reuse == "lifo",
             learns=options.learn_keepalive,
         )
+        if is_wanted(options.track_leaks):
+            self._tracker = LeakTracker(connector=self)
+            self.pool.who = self._tracker.acquiring
         self._tcp = TCPOptions.of(options.tcp)
         self._survey = Survey(self.pool, self._limit)
         self._factory = ProtocolFactory(self._factory)  # type: ignore[assignment]
@@ -108,6 +114,8 @@ class PooledConnector(Acquirer):
             raise
         connection = self._lend(conn)
         stamp(connection, self._stamps(conn, asked_at))
+        if self._tracker is not None:
+            self._tracker.lent(conn.holder, req.method, req.url, connection)
         return connection
 
     def _stamps(self, conn: PooledConnection, asked_at: float) -> Stamps:
@@ -185,6 +193,25 @@ class PooledConnector(Acquirer):
         """Copy the figures of each origin that is known; see `stats`."""
         return stats_by_origin(self.__dict__["pool"])
 
+    def leaks(self) -> list[Leak]:
+        """List the leaks of this connector's connections, each with the line that acquired.
+
+        With `track_leaks` only; else there are none to tell. `observe.leaks.LeakTracker.leaks` says
+        how each is decided; `observe.leaks.all_leaks` lists those of the whole process, sessions included.
+        """
+        return [] if self._tracker is None else self._tracker.look()
+
+    def _held(self) -> list[tuple[Any, float, int]]:
+        """List the holder and the age of each connection in use, and how many callers wait for it."""
+        pool = self.pool
+        now = pool.now()
+        is_full = 0 < pool.limit <= pool.in_use
+        return [
+            (conn.holder, now - conn.acquired_at, pool.waiting if is_full else conn.host.waiting)
+            for conn in pool.connections()
+            if conn.holder is not None
+        ]
+
     def add_observer(self, observer: Observer) -> None:
         """Have an object told of each request and connection that ends; see observe.Observer."""
         self.observers = (*self.observers, observer)
@@ -213,6 +240,8 @@ class PooledConnector(Acquirer):
             return []
         if self._loop.is_closed() or not self.is_pooled:
             return super()._close(abort_ssl=abort_ssl)
+        if self._tracker is not None:
+            self._tracker.closing(self._held())
         waiters: list[Awaitable[object]] = []
         for protocol, conn in self._lent.items():
             if abort_ssl and conn.is_tls:
@@ -250,6 +279,8 @@ class PooledConnector(Acquirer):
             return
         conns = [repr(host) for host in pool.hosts.values()]
         description = repr(self)
+        if self._tracker is not None:
+            self._tracker.dropped()
         self._close()
         _warnings.warn(f"Unclosed connector {description}", ResourceWarning, source=self)
         context = {"connector": self, "connections": conns, "message": "Unclosed connector"}

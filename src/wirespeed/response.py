@@ -184,6 +184,7 @@ class ClientResponse(StampedResponse):
     _exchange: Exchange | None = None
     _upload: "asyncio.Task[None] | None" = None
     _prepared: Sent
+    _acquisition: Any = None  # of observe.leaks, while leaks are tracked
     _timer = _NOOP_TIMER
     _traces: list[Any] = []  # noqa: RUF012 - replaced, never appended to
 
@@ -408,8 +409,12 @@ class ClientResponse(StampedResponse):
     def __del__(self, _warnings: Any = warnings) -> None:
         exchange = self._exchange
         if exchange is None:
+            if self._acquisition is not None and not self._closed and self._connection is not None:
+                self._acquisition.collected(self)
             super().__del__(_warnings)
         elif not self._closed and not exchange.is_complete and not self._loop.is_closed():
+            if self._acquisition is not None:
+                self._acquisition.collected(self)
             exchange.abandon()
             if self._loop.get_debug():
                 _warnings.warn(f"Unclosed response {self!r}", ResourceWarning, source=self)
