@@ -17,8 +17,8 @@ KNOWN: dict[str, str] = {
         "its own. What the test is for, tests/test_timeouts.py checks: a finished request leaves no timer."
     ),
     "test_connector.py::test_close_cancels_resolve_host": (
-        "takes for granted that a connect() whose name is being resolved sees CancelledError when its connector "
-        "is closed. Ours gets ClientConnectionError: nobody cancelled it (.github/DIFFERENCES.md: closing a "
+        "takes for granted that a connect() whose name is being resolved sees CancelledError when its "
+        "connector is closed. Ours gets ClientConnectionError: nobody cancelled it (.github/DIFFERENCES.md: closing a "
         "session while requests wait for a connection). The resolving itself is cancelled."
     ),
     "test_client_functional.py::test_ssl_client_shutdown_timeout": (

@@ -122,8 +122,8 @@ _TOTAL_BY_OUR_CLOCK = Known(
 
 _POOL_TIMEOUT = Known(
     ("answer", "error"),
-    "no RFC: when `connect` passes in the queue of the pool, aiohttp says what it says of a host that does not "
-    "answer. Ours raises a subclass of that error, with the same text and what blocked behind it.",
+    "no RFC: when `connect` passes in the queue of the pool, aiohttp says what it says of a host that does "
+    "not answer. Ours raises a subclass of that error, with the same text and what blocked behind it.",
 )
 
 _KEEP_ALIVE_FIELD = Known(
