@@ -406,8 +406,13 @@ class Acquirer(BaseConnector):
         pool = self.pool
         req = ClientRequest("GET", url, loop=self._loop, ssl=True)
         host = pool.host(req.connection_key)
+        # A slot says nothing about idle connections, of which a host may not have more either.
+        most = min(n, pool.limit_per_host or n, pool.max_open or n)
         tasks = []
-        while host.in_use + host.idle_count < n and pool.try_reserve(host):
+        # Counted beforehand: a dial may fail in this very step, and its slot be free again.
+        for _ in range(most - host.in_use - host.idle_count):
+            if not pool.try_reserve(host):
+                break
             tasks.append(self._start_dial(pool.begin_dial(host, is_for_pool=True), req, timeout))
         if tasks:
             try:
