@@ -60,3 +60,33 @@ async def test_prewarming_does_not_replace_what_is_open() -> None:
                 assert await session.prewarm(server.url(), 5) == 2
             stats = connector.stats()
             assert (stats.created, stats.closed) == (2, {})
+
+
+async def test_prewarming_that_takes_too_long_is_an_error() -> None:
+    with port_that_never_accepts() as port:
+        async with wirespeed.TCPConnector() as connector:
+            with pytest.raises(aiohttp.ConnectionTimeoutError):
+                await connector.prewarm(f"http://127.0.0.1:{port}", 2, timeout=Timeout(connect=SHORT))
+
+
+async def test_prewarming_does_not_count_what_is_not_open_in_time() -> None:
+    async with LocalServer() as server, wirespeed.TCPConnector() as connector:
+        dial, dials = connector._create_connection, 0
+
+        async def hang_from_the_second(*args: Any) -> Any:
+            nonlocal dials
+            dials += 1
+            return await (dial(*args) if dials == 1 else asyncio.sleep(60))
+
+        connector._create_connection = hang_from_the_second  # type: ignore[method-assign]
+        assert await connector.prewarm(server.url(), 3, timeout=Timeout(connect=SHORT)) == 1
+
+
+async def test_prewarming_says_that_the_connector_was_closed_meanwhile() -> None:
+    with port_that_never_accepts() as port:
+        connector = wirespeed.TCPConnector()
+        task = asyncio.create_task(connector.prewarm(f"http://127.0.0.1:{port}", 2))
+        await asyncio.sleep(SHORT)
+        await connector.close()
+        with pytest.raises(aiohttp.ClientConnectionError, match="closed"):
+            await task

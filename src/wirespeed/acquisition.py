@@ -414,15 +414,18 @@ class Acquirer(BaseConnector):
             if not pool.try_reserve(host):
                 break
             tasks.append(self._start_dial(pool.begin_dial(host, is_for_pool=True), req, timeout))
+        pending = set()
         if tasks:
             try:
-                await asyncio.wait(tasks, timeout=timeout.connect or timeout.total)
+                _, pending = await asyncio.wait(tasks, timeout=timeout.connect or timeout.total)
             finally:
                 for task in tasks:
                     task.cancel()
-        count = host.in_use + host.idle_count
+        if pool.is_closed:
+            raise ClientConnectionError("Connector is closed.")
+        # Those that did not end in time are cancelled, but have their slots still.
+        count = host.in_use + host.idle_count - len(pending)
         if tasks and not count:
-            # Those that did not end in time are cancelled, but not done.
             failed = [task.result() for task in tasks if task.done() and not task.cancelled()]
             error = next((exc for exc in failed if exc is not None), None)
             if error is None or isinstance(error, ConnectTimeout):
