@@ -1,6 +1,9 @@
 """How the native connectors get connections: prewarming, what failed dials leave behind, who is told what."""
 
 import asyncio
+import contextlib
+import gc
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -90,3 +93,68 @@ async def test_prewarming_says_that_the_connector_was_closed_meanwhile() -> None
         await connector.close()
         with pytest.raises(aiohttp.ClientConnectionError, match="closed"):
             await task
+
+
+# What failures leave behind
+
+
+class Unreachable(aiohttp.ClientConnectionError):
+    """What the dials of a Failing raise."""
+
+
+class Failing(wirespeed.TCPConnector):
+    """Dials fail: in their first step, or later."""
+
+    is_late = False
+
+    async def _create_connection(self, *args: Any) -> Any:
+        if self.is_late:
+            await asyncio.sleep(0)
+        raise Unreachable
+
+
+async def _garbage_of(attempt: Callable[[], Awaitable[object]], error: type[Exception]) -> list[object]:
+    """The exceptions that only the garbage collector finds after attempts that fail."""
+    was_enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    gc.set_debug(gc.DEBUG_SAVEALL)
+    try:
+        for _ in range(3):
+            with contextlib.suppress(error):
+                await attempt()
+        await asyncio.sleep(0.01)
+        gc.collect()
+        return [thing for thing in gc.garbage if isinstance(thing, BaseException)]
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        if was_enabled:
+            gc.enable()
+
+
+@pytest.mark.parametrize("is_late", [False, True], ids=["at once", "later"])
+@pytest.mark.parametrize("how", ["get", "prewarm"])
+async def test_failed_dial_leaves_no_cycle(how: str, is_late: bool) -> None:
+    async with wirespeed.ClientSession(connector=Failing()) as session:
+        session._connector.is_late = is_late  # type: ignore[union-attr]
+        ask: Any = getattr(session, how)
+        assert await _garbage_of(lambda: ask("http://127.0.0.1/"), Unreachable) == []
+
+
+@pytest.mark.parametrize("is_traced", [False, True], ids=["express", "traced"])
+async def test_timeout_of_the_pool_leaves_no_cycle(is_traced: bool) -> None:
+    traces = [aiohttp.TraceConfig()] if is_traced else []
+    for trace in traces:
+        trace.on_connection_queued_start.append(_nothing)
+    connector = wirespeed.TCPConnector(limit=1, pool_timeout=0.01)
+    async with (
+        LocalServer() as server,
+        wirespeed.ClientSession(connector=connector, trace_configs=traces) as session,
+        session.get(server.url("/half")),
+    ):
+        assert await _garbage_of(lambda: session.get(server.url("/ok")), wirespeed.PoolTimeout) == []
+
+
+async def _nothing(*args: object) -> None:
+    """A trace."""

@@ -162,6 +162,8 @@ class Acquirer(BaseConnector):
         except BaseException:
             pool.cancel(waiter)
             raise
+        finally:
+            del waiter  # an exception's traceback holds this frame, and the future the exception
 
     async def _race(
         self,
@@ -188,13 +190,15 @@ class Acquirer(BaseConnector):
             if task is not None:
                 task.cancel()
             raise
+        else:
+            assert conn is not None
+            if task is not None and not task.done():
+                handle = self._loop.call_later(_ORPHAN_DIAL_MAX, task.cancel)
+                task.add_done_callback(lambda _: handle.cancel())
+            return conn
         finally:
-            del waiter  # an exception's traceback holds this frame, and the future the exception
-        assert conn is not None
-        if task is not None and not task.done():
-            handle = self._loop.call_later(_ORPHAN_DIAL_MAX, task.cancel)
-            task.add_done_callback(lambda _: handle.cancel())
-        return conn
+            # An exception's traceback holds this frame; the future and the task's result are the exception.
+            del waiter, task
 
     def _start_dial(
         self, waiter: Waiter, req: ClientRequest, timeout: "ClientTimeout"
@@ -205,7 +209,10 @@ class Acquirer(BaseConnector):
         if not task.done():
             self._dials.add(task)
             task.add_done_callback(functools.partial(self._end_dial, waiter, dial))
-        return task
+        try:
+            return task
+        finally:
+            del waiter, task  # when it has failed in its first step, its frame's caller was this one
 
     def _end_dial(self, waiter: Waiter, dial: Dial, task: "asyncio.Task[Exception | None]") -> None:
         self._dials.discard(task)
@@ -344,6 +351,8 @@ class Acquirer(BaseConnector):
         except BaseException:
             pool.cancel(waiter)
             raise
+        finally:
+            del waiter  # as in _slot
         return conn
 
     async def _dial_traced(
@@ -414,24 +423,31 @@ class Acquirer(BaseConnector):
             if not pool.try_reserve(host):
                 break
             tasks.append(self._start_dial(pool.begin_dial(host, is_for_pool=True), req, timeout))
-        pending = set()
+        late = 0
         if tasks:
             try:
-                _, pending = await asyncio.wait(tasks, timeout=timeout.connect or timeout.total)
+                await asyncio.wait(tasks, timeout=timeout.connect or timeout.total)
             finally:
                 for task in tasks:
-                    task.cancel()
+                    late += task.cancel()
         if pool.is_closed:
             raise ClientConnectionError("Connector is closed.")
         # Those that did not end in time are cancelled, but have their slots still.
-        count = host.in_use + host.idle_count - len(pending)
+        count = host.in_use + host.idle_count - late
         if tasks and not count:
-            failed = [task.result() for task in tasks if task.done() and not task.cancelled()]
-            error = next((exc for exc in failed if exc is not None), None)
-            if error is None or isinstance(error, ConnectTimeout):
-                raise ConnectionTimeoutError(f"Connection timeout to host {url}") from error
-            raise error
+            error = next(filter(None, map(_outcome, tasks)), None)
+            try:
+                if error is None or isinstance(error, ConnectTimeout):
+                    raise ConnectionTimeoutError(f"Connection timeout to host {url}") from error
+                raise error
+            finally:
+                del error, task, tasks  # its traceback holds this frame
         return count
+
+
+def _outcome(task: "asyncio.Task[Exception | None]") -> Exception | None:
+    """Why a dial failed; None when it did not, or not yet, or was cancelled."""
+    return task.result() if task.done() and not task.cancelled() else None
 
 
 def _changes_hands(transport: Any, protocol: asyncio.BaseProtocol) -> bool:
