@@ -95,6 +95,18 @@ async def test_prewarming_says_that_the_connector_was_closed_meanwhile() -> None
             await task
 
 
+async def test_host_that_there_was_no_room_to_prewarm_is_forgotten() -> None:
+    async with LocalServer() as server:
+        connector = wirespeed.TCPConnector(limit=1)
+        async with (
+            wirespeed.ClientSession(connector=connector) as session,
+            session.get(server.url("/half")),
+        ):
+            for i in range(10):
+                assert await session.prewarm(f"http://host{i}.test") == 0
+            assert len(connector.pool.hosts) == 1
+
+
 # What failures leave behind
 
 

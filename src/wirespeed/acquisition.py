@@ -432,6 +432,7 @@ class Acquirer(BaseConnector):
                     late += task.cancel()
         if pool.is_closed:
             raise ClientConnectionError("Connector is closed.")
+        pool.leave(host)
         # Those that did not end in time are cancelled, but have their slots still.
         count = host.in_use + host.idle_count - late
         if tasks and not count:

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from wirespeed._core.connection import ConnectionState
-from wirespeed._core.hosts import ConnectTimeout, Host
+from wirespeed._core.hosts import ConnectTimeout, Host, TooManyWaiters
 
 from .fakes import PoolFixture, new_settings, transport_of
 
@@ -242,3 +242,23 @@ def test_waiters_cost_the_same_however_many_wait(per_host: bool) -> None:
         assert cost(10_000) < 8 * max(cost(500), 2e-6)
     finally:
         gc.enable()
+
+
+# Refusing
+
+
+def test_hosts_of_the_refused_are_forgotten() -> None:
+    """A crawler whose pool is full meets millions of hosts, too."""
+    fixture = PoolFixture(limit=1, max_waiters=0)
+    fixture.connect("busy")
+    for i in range(100):
+        with pytest.raises(TooManyWaiters):
+            fixture.wait(f"host {i}")
+    assert list(fixture.pool.hosts) == ["busy"]
+    assert fixture.pool.snapshot(fixture.pool.host("host 1"))["refused"] == 1
+
+
+def test_host_of_a_retry_is_forgotten(fixture: PoolFixture) -> None:
+    fixture.pool.count_retry(fixture.pool.host("a"))
+    assert not fixture.pool.hosts
+    assert fixture.pool.snapshot(fixture.pool.host("a"))["stale_retries"] == 1

@@ -144,6 +144,8 @@ cdef class Pool(ConnectionOwner):
         if not self.is_closed and 0 <= self.max_waiters <= self.waiting and not self._has_room(host):
             host.figures.counts.refused += 1
             self.figures.counts.refused += 1
+            # Else every host that was ever refused would stay among those in use.
+            self._evict_if_empty(host)
             raise TooManyWaiters()
         if self._pool_timeout > 0:
             pool_at = self.deadlines.time() + self._pool_timeout
@@ -555,10 +557,15 @@ cdef class Pool(ConnectionOwner):
         """List the idle connections, in no order."""
         return [conn for conn in self._open if (<Connection> conn).state == ConnectionState.IDLE]
 
+    def leave(self, Host host not None):
+        """Forget a host that was looked up and is not used after all."""
+        self._evict_if_empty(host)
+
     def count_retry(self, Host host not None):
         """A request is sent again because a reused connection turned out dead."""
         host.figures.counts.stale_retries += 1
         self.figures.counts.stale_retries += 1
+        self._evict_if_empty(host)
 
     def connections(self):
         """List the connections that are not gone, in no order; for whoever counts or looks."""
