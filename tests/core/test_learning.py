@@ -4,6 +4,10 @@ import pytest
 
 from wirespeed._core.learning import KeepAliveLearner
 
+from .fakes import PoolFixture, new_settings, transport_of
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
 FORGOTTEN_AFTER = 600
 
 
@@ -75,3 +79,44 @@ def test_what_was_learned_is_forgotten_and_one_end_confirms_it() -> None:
 
 def test_a_server_that_ends_connections_at_once_leaves_nothing_to_keep() -> None:
     assert taught(0.0, 0.0, 0.0).limit_at(1100) == 0
+
+
+def test_connections_that_were_idle_for_longer_and_served_speak_against_it() -> None:
+    learner = taught(0.02, 0.02)
+    for _ in range(2):
+        learner.use(0.03)
+    learner.note(0.02, 1100)
+    assert learner.limit_at(1100) is None
+
+
+def test_connections_that_were_idle_for_less_say_nothing() -> None:
+    learner = taught(5.0, 5.0)
+    for _ in range(100):
+        learner.use(4.9)
+    learner.note(5.0, 1100)
+    assert learner.limit_at(1100) == 4.0
+
+
+def test_what_was_learned_is_given_up_when_a_connection_outlives_it() -> None:
+    learner = taught(*[5.0] * 100)
+    assert learner.limit_at(2000) == 4.0
+    learner.use(30.0)
+    assert learner.limit_at(2000) is None
+
+
+def test_busy_origin_whose_backends_are_restarted_keeps_its_connections() -> None:
+    """All that ends was idle for a moment; so was all that went on to serve."""
+    fixture = PoolFixture()
+    conn = fixture.idle()
+    host = conn.host
+    for _ in range(5):
+        for pause in (0.02, 0.03) * 25:
+            fixture.loop.advance(pause)
+            assert fixture.pool.take(host) is conn
+            conn.send(b"request", new_settings())
+            transport_of(conn).feed(OK)
+        fixture.loop.advance(0.02)
+        transport_of(conn).lose(ConnectionResetError())
+        conn = fixture.idle()
+        host = conn.host
+    assert fixture.pool.snapshot(host)["learned_keepalive"] is None

@@ -9,3 +9,4 @@ cdef class KeepAliveLearner:
 
     cdef double limit(self, double now) noexcept
     cdef int note_end(self, double age, double now) except -1
+    cdef int note_use(self, double age) noexcept

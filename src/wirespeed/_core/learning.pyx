@@ -4,8 +4,10 @@ Servers close idle connections after a time of their own, mostly unannounced, an
 that crosses such a close is lost. So the ages at which the server ended idle connections are
 watched: when LEARN_AFTER of them agree, that age less a margin is the limit. Ends at the same
 moment count once: a server that restarts ends connections of every age. What was learned is
-forgotten after LEARNED_FOR seconds, and one more end that agrees confirms it. It must not
-close anything.
+forgotten after LEARNED_FOR seconds, and one more end that agrees confirms it. A connection that
+was idle for longer and served a request speaks against it: when a few backends of a busy origin
+are restarted one after the other, all that ends was idle for a moment only. It must not close
+anything.
 """
 
 cimport cython
@@ -34,7 +36,8 @@ cdef class KeepAliveLearner:
             self._candidate = min(self._candidate, age)
             if is_same_moment:
                 return 0
-            self._agreeing += 1
+            # No more than are needed: what speaks against it has to count.
+            self._agreeing = min(self._agreeing + 1, LEARN_AFTER)
         elif is_same_moment:
             return 0
         else:
@@ -46,11 +49,21 @@ cdef class KeepAliveLearner:
             self._learned_at = now
         return 0
 
+    cdef int note_use(self, double age) noexcept:
+        """A connection that had been idle for `age` seconds served a request."""
+        if self._agreeing > 0 and age > self._candidate:
+            self._agreeing -= 1
+        return 0
+
     # For tests, and whoever looks
 
     def note(self, double age, double now):
         """The server ended a connection that had been idle for `age` seconds."""
         self.note_end(age, now)
+
+    def use(self, double age):
+        """A connection that had been idle for `age` seconds served a request."""
+        self.note_use(age)
 
     def limit_at(self, double now):
         """Seconds that an idle connection may be kept, or None."""

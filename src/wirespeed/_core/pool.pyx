@@ -381,8 +381,11 @@ cdef class Pool(ConnectionOwner):
 
     cdef int _on_idle(self, Connection conn) except -1:
         """A connection finished its response, or its loan, and may serve another."""
+        cdef Host host = conn.host
         cdef double now = conn.read_at if conn.state == ConnectionState.ACTIVE else self.deadlines.now()
-        conn._give_back(now, (<Host> conn.host).learned(now))
+        if host.learner is not None and conn.state != ConnectionState.RESERVED and not conn.is_dialled:
+            host.learner.note_use(conn.acquired_at - conn.idle_since)
+        conn._give_back(now, host.learned(now))
         return self._return(conn, now)
 
     cdef int _return(self, Connection conn, double now) except -1:
