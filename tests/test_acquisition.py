@@ -170,3 +170,23 @@ async def test_timeout_of_the_pool_leaves_no_cycle(is_traced: bool) -> None:
 
 async def _nothing(*args: object) -> None:
     """A trace."""
+
+
+# What others' code does meanwhile
+
+
+async def test_connection_error_of_a_traces_own_gives_the_slot_back() -> None:
+    async def reset(*args: object) -> None:
+        raise ConnectionResetError("not ours")
+
+    trace = aiohttp.TraceConfig()
+    trace.on_request_headers_sent.append(reset)
+    connector = wirespeed.TCPConnector(limit=1)
+    async with (
+        LocalServer() as server,
+        wirespeed.ClientSession(connector=connector, trace_configs=[trace]) as session,
+    ):
+        for _ in range(2):
+            with pytest.raises(aiohttp.ClientConnectionError, match="not ours"):
+                await asyncio.wait_for(session.post(server.url("/ok")), 1)
+        assert connector.stats().in_use == 0

@@ -82,7 +82,8 @@ async def send(
             is_unclean=prepared.is_unclean,
         )
     except ConnectionResetError as exc:
-        # Lost while the code of traces ran.
+        # Lost while the code of traces ran, or that code's own.
+        conn.close()
         raise ClientConnectionResetError(*exc.args) from exc
     except BaseException:
         conn.close()
