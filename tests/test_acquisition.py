@@ -190,3 +190,23 @@ async def test_connection_error_of_a_traces_own_gives_the_slot_back() -> None:
             with pytest.raises(aiohttp.ClientConnectionError, match="not ours"):
                 await asyncio.wait_for(session.post(server.url("/ok")), 1)
         assert connector.stats().in_use == 0
+
+
+async def test_timeout_of_the_pool_gets_through_a_patch_of_the_session(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Instrumentation wraps aiohttp's method, and everything then runs on aiohttp's code."""
+    original = aiohttp.ClientSession._request
+
+    async def wrapper(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return await original(self, *args, **kwargs)
+
+    monkeypatch.setattr(aiohttp.ClientSession, "_request", wrapper)
+    connector = wirespeed.TCPConnector(limit=1, pool_timeout=SHORT)
+    async with (
+        LocalServer() as server,
+        wirespeed.ClientSession(connector=connector) as session,
+        session.get(server.url("/half")),
+    ):
+        with pytest.raises(wirespeed.PoolTimeout, match="limit=1 reached"):
+            await session.get(server.url("/ok"))

@@ -3,7 +3,7 @@
 import asyncio
 import contextvars
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import aiohttp
 from aiohttp.client import _SessionRequestContextManager
@@ -33,6 +33,7 @@ if TYPE_CHECKING or NATIVE:
 else:
     from .fallback import ClientResponse, TCPConnector
 
+_T = TypeVar("_T")
 _REQUEST = aiohttp.ClientSession._request
 # The request on its way through a patched method, in this task.
 _patched_call: contextvars.ContextVar[object] = contextvars.ContextVar("patched_call", default=None)
@@ -149,11 +150,7 @@ with warnings.catch_warnings():
                 lanes.count_full(reason)
                 if reason is LaneReason.PATCHED:
                     return self._request_patched(super()._request, method, str_or_url, kwargs)
-                request = super()._request(method, str_or_url, **kwargs)
-                # What the pool said is behind aiohttp's words for any timeout of connecting.
-                return (
-                    raise_cause(request, aiohttp.ConnectionTimeoutError, PoolTimeout) if NATIVE else request
-                )
+                return _in_the_pools_words(super()._request(method, str_or_url, **kwargs))
 
             async def _request_patched(self, request, method, str_or_url, kwargs):
                 """Go through a patch; it may have kept `_request` above for the original, and call it."""
@@ -163,7 +160,7 @@ with warnings.catch_warnings():
                     return await _REQUEST(self, method, str_or_url, **kwargs)
                 token = _patched_call.set(call)
                 try:
-                    return await request(method, str_or_url, **kwargs)
+                    return await _in_the_pools_words(request(method, str_or_url, **kwargs))
                 finally:
                     _patched_call.reset(token)
 
@@ -221,6 +218,11 @@ with warnings.catch_warnings():
                 `{"express": n, "full": {reason: n}}`; a request is counted when it is made.
             """
             return (self._lanes or LaneStats()).snapshot()
+
+
+def _in_the_pools_words(request: "Awaitable[_T]") -> "Awaitable[_T]":
+    """Raise what the pool said, which on aiohttp's code is behind its words for any timeout of connecting."""
+    return raise_cause(request, aiohttp.ConnectionTimeoutError, PoolTimeout) if NATIVE else request
 
 
 if not TYPE_CHECKING:
