@@ -210,3 +210,21 @@ async def test_timeout_of_the_pool_gets_through_a_patch_of_the_session(
     ):
         with pytest.raises(wirespeed.PoolTimeout, match="limit=1 reached"):
             await session.get(server.url("/ok"))
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_connector_closed_between_the_dial_and_its_caller_is_what_the_caller_hears_of(
+    method: str,
+) -> None:
+    connector = wirespeed.TCPConnector()
+    dial = connector._create_connection
+
+    async def dial_and_close(*args: Any) -> Any:
+        protocol = await dial(*args)
+        asyncio.get_running_loop().call_soon(connector._close)
+        return protocol
+
+    connector._create_connection = dial_and_close  # type: ignore[method-assign]
+    async with LocalServer() as server, wirespeed.ClientSession(connector=connector) as session:
+        with pytest.raises(aiohttp.ClientConnectionError, match="Connector is closed"):
+            await session.request(method, server.url("/ok"))

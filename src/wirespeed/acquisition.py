@@ -118,7 +118,7 @@ class Acquirer(BaseConnector):
                     conn = await self._race(host, req, timeout, connect_at, total_at, asked_at)
                 if conn.state == ConnectionState.RESERVED:
                     return conn
-                if conn.is_dialled:
+                if conn.is_dialled and not self.pool.is_closed:
                     # A server that takes connections and drops them: we would dial for ever.
                     raise ServerDisconnectedError
                 # Lost between the grant and this step; its slot was passed on.
