@@ -236,3 +236,21 @@ def test_close_leaves_a_lent_transport_to_its_borrower(fixture: PoolFixture) -> 
     fixture.pool.close()
     assert transport.end is None
     assert fixture.pool.wait_closed().done()
+
+
+def test_looking_at_the_hosts_runs_no_code_of_their_keys(fixture: PoolFixture) -> None:
+    """Another thread looks, and whatever runs Python code on the way lets the loop's thread go on."""
+
+    class Key:
+        hashed = 0
+
+        def __hash__(self) -> int:
+            Key.hashed += 1
+            return id(self)
+
+    for key in [Key() for _ in range(10)]:
+        transport_of(fixture.idle(key)).lose()  # type: ignore[arg-type]
+    fixture.idle(Key())  # type: ignore[arg-type]
+    before = Key.hashed
+    assert len(fixture.pool.known_hosts()) == 11
+    assert before == Key.hashed

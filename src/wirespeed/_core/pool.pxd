@@ -31,7 +31,7 @@ cdef class Pool(ConnectionOwner):
     cdef object _loop
     cdef object _buffer
     cdef readonly dict hosts                # {key: Host}
-    cdef object _remembered                 # OrderedDict {key: Host} of evicted hosts, oldest first
+    cdef dict _remembered                   # {key: Host} of evicted hosts, oldest first
     cdef readonly Figures figures
     cdef readonly Py_ssize_t in_use         # slots taken: reserved, active, lent or dialling
     cdef readonly Py_ssize_t dialling       # those of them that have no connection yet

@@ -68,7 +68,7 @@ cdef class Pool(ConnectionOwner):
         self.deadlines = Deadlines(loop)
         self._buffer = new_read_buffer()
         self.hosts = {}
-        self._remembered = OrderedDict()
+        self._remembered = {}
         self.figures = Figures.__new__(Figures)
         self._open = set()
         self._turns = Turns.__new__(Turns)
@@ -523,7 +523,7 @@ cdef class Pool(ConnectionOwner):
                 del self.hosts[host.key]
                 self._remembered[host.key] = host
                 if len(self._remembered) > HOSTS_REMEMBERED:
-                    self._remembered.popitem(last=False)
+                    del self._remembered[next(iter(self._remembered))]
             host.is_evicted = True
         return 0
 
@@ -575,7 +575,11 @@ cdef class Pool(ConnectionOwner):
         return list(self._open)
 
     def known_hosts(self):
-        """List the hosts, and those without connections that are remembered, in no order."""
+        """List the hosts, and those without connections that are remembered, in no order.
+
+        From any thread: walking a dict runs no Python code, where OrderedDict asks each key for its
+        hash, and a proxy's URL has one of Python's.
+        """
         return [*self.hosts.values(), *self._remembered.values()]
 
     def snapshot(self, Host host=None):
