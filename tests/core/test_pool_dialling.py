@@ -205,3 +205,27 @@ def test_max_open_lowers_the_limit() -> None:
     assert Dialling(limit=0, max_open=3).pool.limit == 3
     assert Dialling(limit=10, max_open=3).pool.limit == 3
     assert Dialling(limit=2, max_open=3).pool.limit == 2
+
+
+def test_connection_given_back_while_it_ends_is_not_handed_on(fixture: Dialling) -> None:
+    conn = fixture.connect()
+    waiter = fixture.dial()
+    transport_of(conn).close()
+    fixture.pool.give_back(conn)
+    assert not waiter.future.done()
+    assert conn.close_reason == CloseReason.IDLE_EOF
+    fixture.loop.run_ready()
+    assert fixture.figures["dialling"] == 1
+    assert fixture.counts == (1, 0, 0)
+
+
+def test_pool_that_an_observer_closes_while_somebody_begins_to_dial(fixture: Dialling) -> None:
+    conn = fixture.connect()
+    host = fixture.pool.host("a")
+    assert fixture.pool.try_reserve(host)
+    fixture.pool.give_back(conn)
+    fixture.pool.on_closed = lambda _: fixture.pool.close()
+    transport_of(conn).end = "closing"
+    waiter = fixture.pool.begin_dial(host)
+    assert isinstance(waiter.future.exception(), PoolClosed)
+    assert fixture.counts == (0, 0, 0)

@@ -190,7 +190,11 @@ cdef class Pool(ConnectionOwner):
             waiter.future.cancel()
             return waiter
         conn = self._pop_idle(host, waiter.asked_at)
-        if conn is None:
+        if conn is None and self.is_closed:
+            # By an observer of a connection that was too old.
+            self._free(host)
+            waiter.future.set_exception(PoolClosed())
+        elif conn is None:
             host.diallers[waiter] = None
         else:
             # Freed since the slot was granted.
@@ -318,7 +322,12 @@ cdef class Pool(ConnectionOwner):
 
     def give_back(self, Connection conn not None):
         """Return a reserved connection that was not used; one that was lost meanwhile is no trouble."""
-        if conn.state == ConnectionState.RESERVED:
+        if conn.state != ConnectionState.RESERVED:
+            return
+        if conn.transport.is_closing():
+            # The loop has seen the end and will say so in its next round: nobody is to get this one.
+            conn._close(CloseReason.IDLE_EOF)
+        else:
             self._on_idle(conn)
 
     cdef Waiter _new_waiter(self, Host host, double connect_at, double total_at):
