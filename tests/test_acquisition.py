@@ -228,3 +228,44 @@ async def test_connector_closed_between_the_dial_and_its_caller_is_what_the_call
     async with LocalServer() as server, wirespeed.ClientSession(connector=connector) as session:
         with pytest.raises(aiohttp.ClientConnectionError, match="Connector is closed"):
             await session.request(method, server.url("/ok"))
+
+
+class Closing:
+    """An observer that closes the connector when it hears of the end of a connection."""
+
+    def __init__(self, connector: wirespeed.TCPConnector) -> None:
+        self.connector = connector
+        connector.add_observer(self)
+
+    def request_ended(self, *args: object) -> None:
+        """Not of interest."""
+
+    def connection_closed(self, *args: object) -> None:
+        # What close() does at once: a Unix socket's connector always, others in an eager task.
+        self.connector._close()
+
+
+async def test_connector_may_be_closed_by_an_observer_of_its_being_closed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with LocalServer() as server:
+        connector = wirespeed.TCPConnector()
+        Closing(connector)
+        async with wirespeed.ClientSession(connector=connector) as session:
+            await connector.prewarm(server.url(), 2)
+            resp = await session.get(server.url("/half"))
+            await connector.close()
+            resp.close()
+        assert not caplog.records
+        assert connector.closed
+
+
+async def test_connector_may_be_closed_by_an_observer_of_what_made_room() -> None:
+    async with LocalServer() as server, LocalServer() as other:
+        connector = wirespeed.TCPConnector(max_open=1)
+        await connector.prewarm(server.url())
+        Closing(connector)
+        with pytest.raises(aiohttp.ClientConnectionError, match="closed"):
+            await connector.prewarm(other.url())
+        assert (connector.pool.in_use, connector.pool.dialling) == (0, 0)
+        await connector.close()

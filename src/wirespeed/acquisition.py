@@ -422,6 +422,10 @@ class Acquirer(BaseConnector):
         for _ in range(most - host.in_use - host.idle_count):
             if not pool.try_reserve(host):
                 break
+            if pool.is_closed:
+                # By an observer of the connection that made room.
+                pool.free(host)
+                break
             tasks.append(self._start_dial(pool.begin_dial(host, is_for_pool=True), req, timeout))
         late = 0
         if tasks:

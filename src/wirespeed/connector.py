@@ -240,6 +240,9 @@ class PooledConnector(Acquirer):
             return []
         if self._loop.is_closed() or not self.is_pooled:
             return super()._close(abort_ssl=abort_ssl)
+        if self.pool.is_closed:
+            # An observer of the connections that are being closed.
+            return []
         if self._tracker is not None:
             self._tracker.closing(self._held())
         waiters: list[Awaitable[object]] = []

@@ -262,3 +262,17 @@ def test_host_of_a_retry_is_forgotten(fixture: PoolFixture) -> None:
     fixture.pool.count_retry(fixture.pool.host("a"))
     assert not fixture.pool.hosts
     assert fixture.pool.snapshot(fixture.pool.host("a"))["stale_retries"] == 1
+
+
+def test_caller_that_an_observer_cancels_while_it_is_served_gets_nothing_and_keeps_no_slot() -> None:
+    fixture = PoolFixture(limit=1)
+    dead = fixture.idle("a")
+    busy = fixture.connect("b")
+    waiter, other = fixture.wait("a"), fixture.wait("c")
+    transport_of(dead).end = "closing"
+    fixture.pool.on_closed = lambda conn: waiter.future.cancel() if conn is dead else None
+    fixture.pool.give_back(busy)
+    fixture.pool.cancel(waiter)
+    assert other.future.result() is None
+    assert fixture.counts == (1, 1, 0)
+    assert list(fixture.pool.hosts) == ["b", "c"]

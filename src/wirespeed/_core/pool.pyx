@@ -520,6 +520,13 @@ cdef class Pool(ConnectionOwner):
             self.dialling += 1
             if self.max_open > 0:
                 self._make_room()
+        if waiter.future.done():
+            # An observer was told of a connection that was closed on the way, and cancelled the caller.
+            if conn is None:
+                self._free(host)
+            else:
+                self.give_back(conn)
+            return 0
         if waiter.has_waited:
             host.figures.waited(now - waiter.asked_at)
             self.figures.waited(now - waiter.asked_at)
