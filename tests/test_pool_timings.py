@@ -1,4 +1,5 @@
 """What a response tells of its way: `timings` and `connection_info`, on both lanes."""
+# ruff: noqa: SIM117 (nested blocks show what outlives what)
 
 import asyncio
 import dataclasses
