@@ -64,7 +64,7 @@ async def test_freed_connection_is_taken_while_the_dial_goes_on(way: Way) -> Non
             await connector.dials_waiting(1)
             await figures(connector, in_use=1, dialling=1, idle=0)
             server.held[0].respond()
-            await asyncio.wait_for(task, NEVER)
+            await asyncio.wait_for(task, 5)
         await holder
         assert server.exchanges[-1].path == "/ok"
         assert server.exchanges[-1].connection.number == 0

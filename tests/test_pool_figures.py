@@ -5,6 +5,7 @@ What responses tell is in test_pool_timings.py.
 
 import asyncio
 import dataclasses
+import io
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -255,7 +256,7 @@ async def test_bytes_are_those_that_the_server_saw(is_tls: bool) -> None:
             for path in ("/bytes?n=3000000", "/chunked?n=1000000", "/redirect?to=/ok", "/bytes?n=0"):
                 await read(session, server.url(path))
                 check()
-            for data in (b"small", BLOCK * 30, _stream(), {"a": "form"}):
+            for data in (b"small", io.BytesIO(BLOCK * 30), _stream(), {"a": "form"}):
                 async with session.post(server.url("/ok"), data=data) as resp:
                     await resp.read()
                 check()
@@ -348,7 +349,7 @@ async def _until_end(session: wirespeed.ClientSession, server: LocalServer) -> N
 
 
 async def _surplus(session: wirespeed.ClientSession, server: LocalServer) -> None:
-    server.routes["/more"] = lambda x: x.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok, and more")
+    server.routes["/more"] = lambda x: x.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok" + ANSWER)
     assert await read(session, server.url("/more")) == b"ok"
 
 

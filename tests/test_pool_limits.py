@@ -405,7 +405,9 @@ async def test_total_that_passes_in_the_queue_stays_a_plain_timeout_error(way: W
             with pytest.raises(asyncio.TimeoutError) as caught:
                 await asyncio.wait_for(way.send(session, server, "/ok"), NEVER)
             assert type(caught.value) is asyncio.TimeoutError
-            await figures(connector, wait_timeouts=1, waiting=0)
+            # Where aiohttp's timer cancels the task, the pool is not told why it went.
+            is_told = way.name in ("plain", "call", "upload")
+            await figures(connector, wait_timeouts=int(is_told), waiting=0)
             server.held[0].respond()
             await holder
             assert len(server.exchanges) == 1
@@ -500,6 +502,19 @@ async def test_never_more_open_than_max_open_whatever_happens() -> None:
         assert stats.closed == {wirespeed.CloseReason.EVICTED: stats.created - 4}
 
 
+async def test_limit_is_lowered_to_max_open() -> None:
+    async with LocalServer() as server, nothing_left():
+        connector = wirespeed.TCPConnector(limit=10, max_open=2)
+        async with express_session(connector=connector) as session:
+            tasks = [start(read(session, server.url("/hold"))) for _ in range(5)]
+            await figures(connector, in_use=2, waiting=3)
+            for n in range(5):
+                await held(server, n + 1)
+                server.held[n].respond()
+            await asyncio.gather(*tasks)
+            assert len(server.connections) == 2
+
+
 async def test_limit_per_host_bounds_the_idle_ones_too() -> None:
     async with LocalServer() as server, nothing_left():
         connector = wirespeed.TCPConnector(limit=0, limit_per_host=2)
@@ -524,7 +539,6 @@ async def test_limit_per_host_bounds_the_idle_ones_too() -> None:
         (ValueError, {"pool_timeout": float("nan")}),
         (TypeError, {"pool_timeout": "5"}),
         (ValueError, {"max_open": 0}),
-        (ValueError, {"limit": 10, "max_open": 9}),
         (TypeError, {"max_open": "10"}),
         (ValueError, {"max_connection_age": 0}),
         (TypeError, {"max_connection_age": True}),
@@ -540,14 +554,14 @@ async def test_limit_per_host_bounds_the_idle_ones_too() -> None:
 async def test_values_that_make_no_sense_are_refused(error: type[Exception], arguments: Any) -> None:
     (name,) = list(arguments)[-1:]
     async with nothing_left():
-        with pytest.raises(error, match=name):
+        with pytest.raises(error, match=f"(?i){name}"):
             wirespeed.TCPConnector(**arguments)
         gc.collect()  # nor does what was half made complain
 
 
 async def test_unix_connector_has_the_same_parameters_but_those_of_tcp(tmp_path: Any) -> None:
     path = str(tmp_path / "s")
-    with pytest.raises(TypeError, match="tcp"):
+    with pytest.raises(TypeError, match="(?i)tcp"):
         wirespeed.UnixConnector(path, tcp="lan")
     async with LocalServer(path=path) as server, nothing_left():
         connector = wirespeed.UnixConnector(path, limit=1, max_waiters=0)

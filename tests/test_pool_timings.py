@@ -3,6 +3,7 @@
 
 import asyncio
 import dataclasses
+import io
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -57,8 +58,9 @@ async def test_request_on_a_new_connection() -> None:
         assert timings.connect > 0
         assert timings.send is not None
         assert timings.first_byte
-        # Nothing to resolve, to encrypt, to wait for.
-        assert (timings.dns, timings.tls) == (0, 0)
+        # Nothing to encrypt, and to resolve no more than an address.
+        assert timings.tls == 0
+        assert timings.dns < LEAST
 
 
 async def test_request_on_a_connection_that_was_there() -> None:
@@ -166,7 +168,7 @@ async def test_answer_before_the_upload_is_over() -> None:
 async def test_upload_in_one_piece_and_large_body() -> None:
     async with LocalServer() as server, express_session() as session:
         began = time.perf_counter()
-        async with session.post(server.url("/bytes?n=5000000"), data=BLOCK * 40) as resp:
+        async with session.post(server.url("/bytes?n=5000000"), data=io.BytesIO(BLOCK * 40)) as resp:
             assert len(await resp.read()) == 5_000_000
             _check(resp.timings, time.perf_counter() - began)
 
@@ -213,7 +215,6 @@ async def test_tls_is_a_stage() -> None:
             timings, _ = await _timed(session, server.url("/ok"))
             assert timings.tls > 0
             assert timings.connect > 0
-            assert timings.dns == 0
 
 
 async def test_timings_are_those_of_the_last_hop() -> None:
