@@ -269,19 +269,26 @@ async def test_later_answer_says_otherwise() -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "more"), [("max=0", 0), ("max=1", 1), ("timeout=60, max=3", 3), ("MAX = 2", 2)]
+    ("value", "more"), [("max=0", 0), ("max=1", 1), ("timeout=9, max=3", 3), ("MAX = 2", 2)]
 )
-async def test_connection_serves_as_many_more_requests_as_the_server_says(value: str, more: int) -> None:
+@pytest.mark.parametrize("before", [0, 1, 5])
+async def test_connection_serves_as_many_more_requests_as_the_server_says(
+    value: str, more: int, before: int
+) -> None:
     async with LocalServer() as server, nothing_left():
         server.routes["/told"] = _keep_alive(value)
         connector = _connector()
         async with express_session(connector=connector) as session:
-            await read(session, server.url("/told"))
-            for _ in range(more):
+            for _ in range(before):
                 await read(session, server.url("/ok"))
-            assert len(server.connections) == 1
-            await read(session, server.url("/ok"))
-            assert len(server.connections) == 2
+            await read(session, server.url("/told"))
+            served = 0
+            while len(server.connections) == 1:
+                await read(session, server.url("/ok"))
+                served += len(server.connections) == 1
+            # In a connection's first answer the number may be that of all its requests (Node), or of those
+            # to come (Apache): the lower of both is right for both.
+            assert served == more or (before == 0 and served == more - 1)
             await _closed(connector, SERVER_TIMEOUT=1)
             # The new connection has not been told anything.
             for _ in range(5):
@@ -289,30 +296,29 @@ async def test_connection_serves_as_many_more_requests_as_the_server_says(value:
             assert len(server.connections) == 2
 
 
-async def test_server_that_counts_down() -> None:
-    left = [2, 1, 0] * 3
+@pytest.mark.parametrize("offset", [0, 1], ids=["requests to come", "requests in all"])
+async def test_server_that_counts_down_never_refuses_a_request(offset: int) -> None:
+    """Three requests a connection, told in each of the two ways; a fourth is refused."""
+    counts: dict[int, int] = {}
 
     def count_down(exchange: Exchange) -> None:
-        exchange.respond(200, b"ok", [("Keep-Alive", f"timeout=60, max={left.pop(0)}")])
+        number = exchange.connection.number
+        counts[number] = counts.get(number, 0) + 1
+        told = 3 - counts[number] + offset
+        exchange.respond(
+            200 if counts[number] <= 3 else 503, b"", [("Keep-Alive", f"timeout=60, max={told}")]
+        )
 
     async with LocalServer() as server, nothing_left():
         server.routes["/ok"] = count_down
         connector = _connector()
         async with express_session(connector=connector) as session:
-            for _ in range(9):
-                await read(session, server.url("/ok"))
-            assert [exchange.connection.number for exchange in server.exchanges] == [
-                0,
-                0,
-                0,
-                1,
-                1,
-                1,
-                2,
-                2,
-                2,
-            ]
-            await _closed(connector, SERVER_TIMEOUT=3)
+            for _ in range(12):
+                async with session.get(server.url("/ok")) as resp:
+                    assert resp.status == 200
+                    await resp.read()
+            assert 4 <= len(server.connections) <= 6
+            assert connector.stats().closed.keys() == {CloseReason.SERVER_TIMEOUT}
 
 
 async def test_fields_of_one_answer_are_one_list() -> None:

@@ -561,7 +561,7 @@ async def test_values_that_make_no_sense_are_refused(error: type[Exception], arg
 
 async def test_unix_connector_has_the_same_parameters_but_those_of_tcp(tmp_path: Any) -> None:
     path = str(tmp_path / "s")
-    with pytest.raises(TypeError, match="(?i)tcp"):
+    with pytest.raises(TypeError, match=r"(?i)tcp"):
         wirespeed.UnixConnector(path, tcp="lan")
     async with LocalServer(path=path) as server, nothing_left():
         connector = wirespeed.UnixConnector(path, limit=1, max_waiters=0)
