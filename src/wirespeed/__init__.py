@@ -18,9 +18,14 @@ from .lanes import FullLaneError as FullLaneError
 from .lanes import LaneReason as LaneReason
 from .loops import new_event_loop as new_event_loop
 from .loops import run as run
+from .observe import CloseReason as CloseReason
+from .observe import PoolStats as PoolStats
 from .patching import install as install
 from .patching import installed as installed
 from .patching import uninstall as uninstall
+from .pooling import PoolFull as PoolFull
+from .pooling import PoolTimeout as PoolTimeout
+from .sockets import TCPOptions as TCPOptions
 
 if TYPE_CHECKING or NATIVE:
     from .connector import TCPConnector as TCPConnector
@@ -374,9 +379,14 @@ _OURS = (
     "NATIVE",
     "ClientResponse",
     "ClientSession",
+    "CloseReason",
     "FullLaneError",
     "LaneReason",
+    "PoolFull",
+    "PoolStats",
+    "PoolTimeout",
     "TCPConnector",
+    "TCPOptions",
     "UnixConnector",
     "__version__",
     "install",

@@ -13,18 +13,22 @@ from typing import Any, TypeVar
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
-def like(original: Callable[..., Any]) -> Callable[[_Function], _Function]:
+def like(original: Callable[..., Any], **more: Any) -> Callable[[_Function], _Function]:
     """Give a function the name, documentation and signature of another.
 
     Args:
         original: the function to look like; a coroutine function makes the other look like one,
             too, since mocks ask.
+        more: keyword-only parameters that the signature has beside those of the original, with
+            their defaults.
     """
 
     def dress(function: _Function) -> _Function:
         dressed: Any = functools.update_wrapper(function, original)
         del dressed.__wrapped__
-        dressed.__signature__ = inspect.signature(original)
+        signature = inspect.signature(original)
+        own = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=more[name]) for name in more]
+        dressed.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *own])
         if inspect.iscoroutinefunction(original) and not inspect.iscoroutinefunction(function):
             if sys.version_info >= (3, 12):
                 inspect.markcoroutinefunction(dressed)

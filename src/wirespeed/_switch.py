@@ -15,7 +15,18 @@ def _core_is_importable() -> bool:
     if _OFF:
         return False
     try:
-        from ._core import connection, deadlines, exchange, guard, head, parser, pool  # noqa: F401
+        from ._core import (  # noqa: F401
+            connection,
+            deadlines,
+            exchange,
+            figures,
+            guard,
+            head,
+            hosts,
+            learning,
+            parser,
+            pool,
+        )
     except ImportError:
         return False
     return True

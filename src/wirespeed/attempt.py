@@ -6,6 +6,7 @@ touch the cookie jar.
 """
 
 import asyncio
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,9 +23,12 @@ from aiohttp.http import HttpProcessingError
 from aiohttp.tracing import Trace
 
 from ._core.connection import Connection
-from ._core.exchange import Exchange, ExchangeSettings
+from ._core.exchange import Exchange, ExchangeSettings, Failure
+from .acquisition import StandIn
+from .pooling import PoolTimeout
 from .prepare import Prepared
 from .response import ClientResponse
+from .survey import origin_of
 from .upload import new_writer, start_upload
 
 _RESPONSE_CLASSES = (ClientResponse, aiohttp.ClientResponse)
@@ -62,8 +66,7 @@ async def send(
             host = prepared.host = connector.pool.host(prepared.key)
         conn = connector.pool.take(host)
         if conn is None:
-            by = total_at if timer is None else 0.0
-            conn = await connector.acquire(host, prepared.dial_request(session), timeout, by)
+            conn = await _acquire(session, prepared, timeout, total_at if timer is None else 0.0)
     try:
         if not prepared.data:
             await _tell_headers(prepared)
@@ -83,6 +86,7 @@ async def send(
     except BaseException:
         conn.close()
         raise
+    _watch_end(connector, prepared, exchange)
     upload = None
     if prepared.has_upload:
         upload = await _upload(session, prepared, conn, exchange)
@@ -92,16 +96,65 @@ async def send(
     return ClientResponse.adopt(exchange, session, prepared, upload)
 
 
+async def _acquire(
+    session: ClientSession, prepared: Prepared, timeout: ClientTimeout, total_at: float
+) -> Connection:
+    connector: Any = session._connector
+    host = prepared.host
+    asked_at = connector.pool.now()
+    try:
+        conn: Connection = await connector.acquire(host, prepared.dial_request(session), timeout, total_at)
+        return conn
+    except BaseException as exc:
+        _tell_unsent(connector, prepared, asked_at, exc)
+        raise
+
+
 async def _acquire_traced(
     connector: Any, prepared: Prepared, timeout: ClientTimeout, traces: Sequence[Trace]
 ) -> Connection:
     req = prepared.req
     assert req is not None
+    asked_at = connector.pool.now()
     try:
         conn: Connection = await connector.acquire_traced(req, traces, timeout)
         return conn
-    except asyncio.TimeoutError as exc:
-        raise ConnectionTimeoutError(f"Connection timeout to host {req.url}") from exc
+    except BaseException as exc:
+        _tell_unsent(connector, prepared, asked_at, exc)
+        if isinstance(exc, asyncio.TimeoutError) and not isinstance(exc, PoolTimeout):
+            raise ConnectionTimeoutError(f"Connection timeout to host {req.url}") from exc
+        raise
+
+
+# Observers
+
+
+def _tell_unsent(connector: Any, prepared: Prepared, asked_at: float, exc: BaseException) -> None:
+    """Tell the observers of an attempt that got no connection."""
+    if connector.observers and not isinstance(exc, StandIn):
+        duration = connector.pool.now() - asked_at
+        for observer in connector.observers:
+            observer.request_ended(origin_of(prepared.key), prepared.method, None, duration, exc)
+
+
+def _watch_end(connector: Any, prepared: Prepared, exchange: Exchange) -> None:
+    if connector.observers:
+        exchange.on_end = functools.partial(_tell_end, connector, prepared)
+
+
+def _tell_end(connector: Any, prepared: Prepared, exchange: Exchange) -> None:
+    """Tell the observers of an attempt that is over; the time for its connection is part of it."""
+    facts = exchange.facts
+    duration = connector.pool.now() - exchange.sent_at + exchange.queued
+    if exchange.is_dialled:
+        duration += facts.dns + facts.connect + facts.tls
+    error = exchange.error
+    if exchange.failure == Failure.LET_GO:
+        # A body that nobody wants is no error; that nobody waits for the head is one.
+        error = asyncio.CancelledError() if exchange.head is None else None
+    status = None if exchange.head is None else exchange.head.status
+    for observer in connector.observers:
+        observer.request_ended(origin_of(prepared.key), prepared.method, status, duration, error)
 
 
 async def _tell_headers(prepared: Prepared) -> None:
@@ -146,7 +199,7 @@ async def _upload(session: ClientSession, prepared: Prepared, conn: Any, exchang
         version = req.version
         target = req.url.raw_path_qs
         await writer.write_headers(f"{req.method} {target} HTTP/{version.major}.{version.minor}", req.headers)
-        return start_upload(req, writer, exchange, req._get_content_length())
+        return start_upload(req, writer, conn, exchange, req._get_content_length())
     except BaseException:
         exchange.abandon()
         raise
@@ -183,6 +236,8 @@ async def send_by_aiohttp(
     assert connector is not None
     try:
         conn = await connector.connect(req, traces=traces, timeout=timeout)
+    except PoolTimeout:
+        raise
     except asyncio.TimeoutError as exc:
         raise ConnectionTimeoutError(f"Connection timeout to host {req.url}") from exc
     try:

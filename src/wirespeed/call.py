@@ -30,7 +30,7 @@ from aiohttp.client_exceptions import (
     TooManyRedirects,
 )
 from aiohttp.client_middlewares import build_client_middlewares
-from aiohttp.client_reqrep import ClientRequest
+from aiohttp.client_reqrep import ClientRequest, ConnectionKey
 from aiohttp.connector import HTTP_AND_EMPTY_SCHEMA_SET
 from aiohttp.cookiejar import _UnlimitedCookieJar
 from aiohttp.helpers import BaseTimerContext, TimeoutHandle, TimerNoop, strip_auth_from_url
@@ -68,6 +68,13 @@ async def check_status(resp: aiohttp.ClientResponse, raise_for_status: Any) -> N
         await raise_for_status(resp)
     else:
         resp.raise_for_status()
+
+
+def count_retry(session: ClientSession, key: ConnectionKey) -> None:
+    """Note in the figures that a request is sent again on another connection."""
+    connector: Any = session._connector
+    if connector is not None:
+        connector.pool.count_retry(connector.pool.host(key))
 
 
 class _Again(Exception):
@@ -284,6 +291,7 @@ class Call:
                 if body is not None and body.consumed:
                     raise
                 self.data = body
+            count_retry(self.session, req.connection_key)
             raise _Again from None
         except ClientError:
             raise

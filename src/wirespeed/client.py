@@ -13,6 +13,7 @@ from aiohttp.http import HttpVersion11
 from ._signatures import like
 from ._switch import NATIVE
 from .lanes import Explanation, LaneReason, LaneStats, explain, lane_reason, refuse_or_log
+from .pooling import PoolTimeout
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -31,6 +32,17 @@ if NATIVE:
 _REQUEST = aiohttp.ClientSession._request
 # The request on its way through a patched method, in this task.
 _patched_call: contextvars.ContextVar[object] = contextvars.ContextVar("patched_call", default=None)
+
+
+async def _unwrapped(request: "Awaitable[aiohttp.ClientResponse]") -> aiohttp.ClientResponse:
+    """Take what the pool said out of aiohttp's words for any timeout of connecting."""
+    try:
+        return await request
+    except aiohttp.ConnectionTimeoutError as exc:
+        if isinstance(exc.__cause__, PoolTimeout):
+            raise exc.__cause__ from exc.__cause__.__cause__
+        raise
+
 
 with warnings.catch_warnings():
     # aiohttp discourages subclasses of ClientSession; this one is what isinstance rests on.
@@ -138,7 +150,7 @@ with warnings.catch_warnings():
                 lanes.count_full(reason)
                 if reason is LaneReason.PATCHED:
                     return self._request_patched(super()._request, method, str_or_url, kwargs)
-                return super()._request(method, str_or_url, **kwargs)
+                return _unwrapped(super()._request(method, str_or_url, **kwargs))
 
             async def _request_patched(self, request, method, str_or_url, kwargs):
                 """Go through a patch; it may have kept `_request` above for the original, and call it."""
@@ -155,6 +167,30 @@ with warnings.catch_warnings():
             def _begin_counting(self):
                 self._lanes = LaneStats()
                 return self._lanes
+
+        async def prewarm(self, origin: "StrOrURL", n: int = 1) -> int:
+            """Open connections before they are needed, within the session's timeout and the limits.
+
+            Args:
+                origin: where to, as in "https://example.org"; relative to `base_url` if there is one.
+                n: how many connections shall be open, idle and used ones counted.
+
+            Returns:
+                How many connections to the origin are open, or nearly.
+
+            Raises:
+                ValueError, TypeError: bad arguments.
+                ClientConnectorError: no connection at all could be made.
+                ClientConnectionError: the connector is closed, or it is none of wirespeed's.
+                RuntimeError: the session is closed.
+            """
+            if self.closed:
+                raise RuntimeError("Session is closed")
+            prewarm = getattr(self._connector, "prewarm", None)
+            if prewarm is None:
+                raise aiohttp.ClientConnectionError(f"{self._connector!r} cannot open connections beforehand")
+            count: int = await prewarm(self._build_url(origin), n, timeout=self._timeout)
+            return count
 
         def explain(self, method: str, url: Any, **options: Any) -> Explanation:
             """Tell which lane a request would take, and why; nothing is sent.

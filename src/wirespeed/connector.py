@@ -1,71 +1,62 @@
 """`TCPConnector` and `UnixConnector`: aiohttp's settings and dialling over the core's pool.
 
-Both lanes get their connections here, so the limits hold over both together. Dialling
-stays aiohttp's (`_create_connection`: resolver, DNS cache, happy eyeballs, TLS, proxies).
-A transport that the full lane uses is lent to aiohttp's ResponseHandler and taken back when
-it is released clean. It must not know requests beyond their connection key.
+Both lanes get their connections here, so the limits hold over both together. A transport that
+the full lane uses is lent to aiohttp's ResponseHandler and taken back when it is released
+clean. It must not know requests beyond their connection key.
 """
 
 import asyncio
 import warnings
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 from aiohttp import helpers
-from aiohttp.client_exceptions import (
-    ClientConnectionError,
-    ClientConnectionResetError,
-    ConnectionTimeoutError,
-)
+from aiohttp.client_exceptions import ClientConnectionResetError
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ClientRequest, ConnectionKey
 from aiohttp.connector import BaseConnector, Connection
 from aiohttp.tracing import Trace
 
 from ._core.connection import Connection as PooledConnection
-from ._core.connection import ConnectionState
-from ._core.exchange import CloseReason
-from ._core.pool import ConnectTimeout, Host, Pool, PoolClosed
+from ._core.exchange import CloseReason as _CoreReason
+from ._core.pool import Pool
 from ._signatures import like
+from .acquisition import Acquirer, StandIn
+from .dialling import ProtocolFactory, note_resolved
+from .observe import CloseReason
+from .observe.observer import Observer
+from .observe.stats import PoolStats
+from .pooling import PoolOptions
+from .sockets import TCPOptions
+from .survey import Survey, describe, origin_of, stats, stats_by_origin
 from .views import IdleView, InUseView
 
 if TYPE_CHECKING:
+    import socket
+    import ssl as _ssl
+    from typing import Literal
+
+    from aiohttp import Fingerprint
+    from aiohttp.abc import AbstractResolver
     from aiohttp.client import ClientTimeout
+    from aiohttp.connector import SocketFactoryType
 
 
-# asyncio's, or that of async_timeout where asyncio has none (CPython 3.10): aiohttp has chosen.
-timeout_at: Any = vars(helpers)["async_timeout"].timeout_at
-# The packages whose transports are known to do what asyncio's documentation says.
-_LOOPS = frozenset({"asyncio", "uvloop", "winloop", "wirespeed"})
 _BASE_CONNECT = BaseConnector.connect
 
 
-class StandIn(ClientConnectionError):
-    """What was dialled is no connection that the pool could keep: a test put its own thing there.
-
-    The slot is free again. `protocol` is the thing.
-    """
-
-    def __init__(self, connector: BaseConnector, protocol: Any) -> None:
-        super().__init__(f"Expected a connection of aiohttp's, got {protocol!r}")
-        self.connector = connector
-        self.protocol = protocol
-
-    def hand_over(self) -> None:
-        """Leave the connector to the full lane from here on: it takes a `connect` of one's own for a sign."""
-        self.protocol.close()
-        self.connector.connect = self.connector.connect  # type: ignore[method-assign]
-
-
-class PooledConnector(BaseConnector):
+class PooledConnector(Acquirer):
     """What the connectors share: a pool in place of BaseConnector's dictionaries."""
 
-    pool: Pool
     # A connector that aiohttp made before `install()` has neither: it goes on with aiohttp's code.
     _lent: dict[ResponseHandler, PooledConnection] = {}  # noqa: RUF012
+    # Told of each request and connection that ends; none as a rule.
+    observers: tuple[Observer, ...] = ()
 
-    def _make_pool(self) -> None:
+    def _make_pool(self, options: PoolOptions) -> None:
+        self.options = options
         self.pool = Pool(
             self._loop,
             limit=self._limit,
@@ -73,191 +64,25 @@ class PooledConnector(BaseConnector):
             keepalive_timeout=self._keepalive_timeout,
             force_close=self._force_close,
             lenient=not helpers.DEBUG,
+            max_waiters=options.max_waiters,
+            pool_timeout=options.pool_timeout,
+            max_open=options.max_open,
+            max_connection_age=options.max_connection_age,
+            max_requests_per_connection=options.max_requests_per_connection,
+            is_lifo=options.reuse == "lifo",
+            learns=options.learn_keepalive,
         )
+        self._tcp = TCPOptions.of(options.tcp)
+        self._survey = Survey(self.pool)
+        self._factory = ProtocolFactory(self._factory)  # type: ignore[assignment]
         self._lent: dict[ResponseHandler, PooledConnection] = {}
+        self._dials: set[asyncio.Task[Any]] = set()
         self._conns = IdleView(self.pool)
         self._acquired = InUseView(self.pool)
 
     @property
     def is_pooled(self) -> bool:
         return "pool" in self.__dict__
-
-    # The express lane
-
-    async def acquire(
-        self, host: Host, req: ClientRequest, timeout: "ClientTimeout", total_at: float
-    ) -> PooledConnection:
-        """Get a reserved connection: an idle one, one that is given back, or a new one.
-
-        Args:
-            host: the pool's Host of the request's connection key.
-            req: what aiohttp's dialling needs to know.
-            timeout: `connect`, `sock_connect` and `ceil_threshold` are used.
-            total_at: loop time at which the whole request times out; 0 for never.
-
-        Raises:
-            ConnectionTimeoutError: `connect` or `sock_connect` passed.
-            TimeoutError: `total_at` passed.
-            ClientConnectorError: the connection could not be made.
-            ClientConnectionError: the connector was closed.
-        """
-        connect_at = 0.0
-        if timeout.connect is not None and timeout.connect > 0:
-            connect_at = helpers.calculate_timeout_when(
-                self._loop.time(), timeout.connect, timeout.ceil_threshold
-            )
-        try:
-            while (conn := await self._slot(host, connect_at, total_at)) is not None:
-                if conn.state == ConnectionState.RESERVED:
-                    return conn
-                # Lost between the grant and this step; its slot was passed on.
-                host = self.pool.host(host.key)
-            protocol = await self._dial(host, req, timeout, connect_at, total_at)
-        except PoolClosed as exc:
-            raise ClientConnectionError("Connector is closed.") from exc
-        except ConnectTimeout as exc:
-            cause = exc.__cause__ or asyncio.TimeoutError()
-            raise ConnectionTimeoutError(f"Connection timeout to host {req.url}") from cause
-        return self._adopt(host, protocol)
-
-    async def _slot(self, host: Host, connect_at: float, total_at: float) -> PooledConnection | None:
-        """Wait for a slot of the pool; with it may come a connection."""
-        pool = self.pool
-        if pool.try_reserve(host):
-            return None
-        waiter = pool.wait(host, connect_at, total_at)
-        try:
-            return await waiter.future
-        except BaseException:
-            pool.cancel(waiter)
-            raise
-
-    async def _dial(
-        self, host: Host, req: ClientRequest, timeout: "ClientTimeout", connect_at: float, total_at: float
-    ) -> ResponseHandler:
-        """Make a new connection for a slot that is held; the slot is freed when that fails."""
-        try:
-            async with timeout_at(total_at or None):
-                try:
-                    async with timeout_at(connect_at or None):
-                        return await self._create_connection(req, [], timeout)
-                except asyncio.TimeoutError as exc:
-                    raise ConnectTimeout() from exc
-        except BaseException:
-            self.pool.free(host)
-            raise
-
-    @staticmethod
-    def _strip(protocol: ResponseHandler) -> asyncio.Transport | None:
-        """Take the transport from the handler it was dialled with; None when it is in doubt already."""
-        transport = protocol.transport
-        if transport is None or transport.is_closing():
-            return None
-        if protocol.should_close:
-            transport.abort()
-            return None
-        protocol.transport = None
-        return transport
-
-    def _adopt(self, host: Host, protocol: ResponseHandler) -> PooledConnection:
-        """Make a connection of the pool of what was dialled.
-
-        Raises:
-            StandIn: it is something else. Not isinstance(): mocks pass for what they stand for.
-        """
-        if not issubclass(type(protocol), ResponseHandler):
-            self.pool.free(host)
-            raise StandIn(self, protocol)
-        if not _changes_hands(protocol.transport, protocol):
-            self.pool.free(host)
-            raise StandIn(self, protocol)
-        transport = self._strip(protocol)
-        if transport is None:
-            self.pool.free(host)
-            raise ClientConnectionResetError("Cannot write to closing transport")
-        try:
-            conn = self.pool.add(host, transport)
-        except PoolClosed as exc:
-            transport.abort()
-            raise ClientConnectionError("Connector is closed.") from exc
-        except BaseException:
-            transport.abort()
-            self.pool.free(host)
-            raise
-        if type(protocol) is not ResponseHandler:
-            # A connector's own: aiohttp-socks' closes the connection when it is collected.
-            conn.anchor = protocol
-        return conn
-
-    async def acquire_traced(
-        self, req: ClientRequest, traces: Sequence[Trace], timeout: "ClientTimeout"
-    ) -> PooledConnection:
-        """Get a reserved connection as `acquire` does, and tell the traces of each step.
-
-        The total time is the caller's to see to: the code of traces takes part of it.
-
-        Raises:
-            TimeoutError: `connect` passed.
-            ConnectionTimeoutError: `sock_connect` passed.
-            ClientConnectorError: the connection could not be made.
-            ClientConnectionError: the connector was closed.
-        """
-        host = self.pool.host(req.connection_key)
-        conn = self.pool.take(host)
-        if conn is None:
-            async with helpers.ceil_timeout(timeout.connect, timeout.ceil_threshold):
-                while (conn := await self._slot_traced(host, traces)) is not None:
-                    if conn.state == ConnectionState.RESERVED:
-                        break
-                    host = self.pool.host(host.key)
-                if conn is None:
-                    return await self._dial_traced(host, req, traces, timeout)
-        try:
-            for trace in traces:
-                await trace.send_connection_reuseconn()
-            if req.proxy:
-                self._update_proxy_auth_header_and_build_proxy_req(req)
-        except BaseException:
-            self.pool.give_back(conn)
-            raise
-        return conn
-
-    async def _slot_traced(self, host: Host, traces: Sequence[Trace]) -> PooledConnection | None:
-        pool = self.pool
-        if pool.try_reserve(host):
-            return None
-        if pool.is_closed:
-            raise ClientConnectionError("Connector is closed.")
-        waiter = pool.wait(host)
-        try:
-            for trace in traces:
-                await trace.send_connection_queued_start()
-            conn = await waiter.future
-            for trace in traces:
-                await trace.send_connection_queued_end()
-        except PoolClosed as exc:
-            raise ClientConnectionError("Connector is closed.") from exc
-        except BaseException:
-            pool.cancel(waiter)
-            raise
-        return conn
-
-    async def _dial_traced(
-        self, host: Host, req: ClientRequest, traces: Sequence[Trace], timeout: "ClientTimeout"
-    ) -> PooledConnection:
-        protocol = None
-        try:
-            for trace in traces:
-                await trace.send_connection_create_start()
-            protocol = await self._create_connection(req, list(traces), timeout)
-            for trace in traces:
-                await trace.send_connection_create_end()
-        except BaseException:
-            if protocol is not None:
-                protocol.abort()
-            self.pool.free(host)
-            raise
-        return self._adopt(host, protocol)
 
     # The full lane: aiohttp's own interface
 
@@ -293,13 +118,62 @@ class PooledConnector(BaseConnector):
         if should_close or self._force_close or protocol.should_close or not protocol.is_connected():
             transport = protocol.transport
             protocol.close()
-            conn.close(CloseReason.LENT_UNCLEAN)
+            conn.close(_CoreReason.LENT_UNCLEAN)
             if key.is_ssl and not self._cleanup_closed_disabled:
                 self._cleanup_closed_transports.append(transport)
             return
         protocol._drop_timeout()
         protocol.transport = None
         conn.take_back(protocol.writing_paused)
+
+    # Looking in
+
+    def __repr__(self) -> str:
+        if not self.is_pooled:
+            return super().__repr__()
+        pool = self.__dict__["pool"]
+        return describe(type(self).__name__, pool, self._limit, self._limit_per_host, self._closed)
+
+    def stats(self, origin: Any = None) -> PoolStats:
+        """Copy the figures of the pool; from any thread, and without looking at each connection.
+
+        Args:
+            origin: only those of one origin, as in "https://example.org"; None for all.
+
+        Returns:
+            An immutable snapshot; of an origin that is not known, or forgotten (of those without
+            connections 1,024 are remembered), all zeros.
+
+        Raises:
+            ValueError: `origin` is not an absolute URL.
+        """
+        return stats(self.__dict__["pool"], origin)
+
+    def stats_by_origin(self) -> dict[str, PoolStats]:
+        """Copy the figures of each origin that is known; see `stats`."""
+        return stats_by_origin(self.__dict__["pool"])
+
+    def add_observer(self, observer: Observer) -> None:
+        """Have an object told of each request and connection that ends; see observe.Observer."""
+        self.observers = (*self.observers, observer)
+        self.__dict__["pool"].on_closed = self._tell_closed
+
+    def remove_observer(self, observer: Observer) -> None:
+        """Tell an observer no more.
+
+        Raises:
+            ValueError: it was not added.
+        """
+        observers = list(self.observers)
+        observers.remove(observer)
+        self.observers = tuple(observers)
+        if not observers:
+            self.__dict__["pool"].on_closed = None
+
+    def _tell_closed(self, conn: PooledConnection) -> None:
+        origin, duration = origin_of(conn.host.key), self.pool.now() - conn.facts.created_at
+        for observer in self.observers:
+            observer.connection_closed(origin, duration, CloseReason(conn.close_reason))
 
     # End
 
@@ -318,6 +192,9 @@ class PooledConnector(BaseConnector):
                 waiters.append(closed)
         self._lent.clear()
         self.pool.close()
+        for task in self._dials:
+            task.cancel()
+        waiters.extend(self._dials)
         waiters.append(self.pool.wait_closed())
         # What is left in the views is aiohttp's own.
         return [*super()._close(abort_ssl=abort_ssl), *waiters]
@@ -341,48 +218,132 @@ class PooledConnector(BaseConnector):
         if self._closed or not (pool := self.pool).idle:
             return
         conns = [repr(host) for host in pool.hosts.values()]
+        description = repr(self)
         self._close()
-        _warnings.warn(f"Unclosed connector {self!r}", ResourceWarning, source=self)
+        _warnings.warn(f"Unclosed connector {description}", ResourceWarning, source=self)
         context = {"connector": self, "connections": conns, "message": "Unclosed connector"}
         if self._source_traceback is not None:
             context["source_traceback"] = self._source_traceback
         self._loop.call_exception_handler(context)
 
 
-def _changes_hands(transport: Any, protocol: asyncio.BaseProtocol) -> bool:
-    """Whether a transport can be given another protocol; those of mocks may not, or pretend to."""
-    if transport is None or type(transport).__module__.partition(".")[0] in _LOOPS:
-        return True
-    other = asyncio.Protocol()
-    try:
-        transport.set_protocol(other)
-        is_changed = transport.get_protocol() is other
-        transport.set_protocol(protocol)
-    except (AttributeError, NotImplementedError):
-        return False
-    return is_changed
-
-
 like(BaseConnector.connect)(PooledConnector.connect)
+_DEFAULTS = asdict(PoolOptions())
+_UNIX_DEFAULTS = {name: value for name, value in _DEFAULTS.items() if name != "tcp"}
 
 
 class TCPConnector(PooledConnector, aiohttp.TCPConnector):
-    """TCP connector with aiohttp's parameters, over the native pool."""
+    """TCP connector with aiohttp's parameters, over the native pool, and with parameters of the pool.
 
-    if not TYPE_CHECKING:
+    Args:
+        limit: connections in use or being dialled at the same time; 0 for no limit. As in aiohttp, idle
+            ones are not counted.
+        limit_per_host: the same for one host, where idle ones never come on top.
+        max_waiters: callers that may wait for a slot; more are refused with `PoolFull`. None for any number,
+            0 to refuse whoever would have to wait.
+        pool_timeout: seconds that a caller may wait for a slot, then `PoolTimeout`; None for no limit but
+            that of `ClientTimeout.connect`.
+        max_open: connections open or being dialled, idle ones counted; the idle connection that was not
+            used for longest makes room. `limit` is lowered to it. None for no limit.
+        max_connection_age: seconds after which a connection is not used for another request, less a random
+            0 to 10 %; None for no limit.
+        max_requests_per_connection: requests after which a connection is closed, less a random 0 to 10 %;
+            None for no limit.
+        reuse: "fifo" takes the connection that has been idle longest, as aiohttp; "lifo" the one used
+            last, so that those that are not needed end.
+        learn_keepalive: learn from the ages at which an origin's idle connections end, and stop using
+            them shortly before.
+        tcp: options of the sockets: a TCPOptions, or "lan", "internet" or "nat"; None for aiohttp's.
+        track_leaks: note who acquired each connection, for `leaks()`; None to leave it to the environment
+            variable WIRESPEED_TRACK_LEAKS.
 
-        @like(aiohttp.TCPConnector.__init__)
+    Raises:
+        ValueError, TypeError: a parameter that makes no sense.
+    """
+
+    if TYPE_CHECKING:
+
+        def __init__(
+            self,
+            *,
+            verify_ssl: bool = True,
+            fingerprint: bytes | None = None,
+            use_dns_cache: bool = True,
+            ttl_dns_cache: int | None = 10,
+            dns_cache_max_size: int = 1000,
+            family: socket.AddressFamily = ...,
+            ssl_context: _ssl.SSLContext | None = None,
+            ssl: "bool | Fingerprint | _ssl.SSLContext" = True,
+            local_addr: tuple[str, int] | None = None,
+            resolver: AbstractResolver | None = None,
+            keepalive_timeout: float | None = ...,
+            force_close: bool = False,
+            limit: int = 100,
+            limit_per_host: int = 0,
+            enable_cleanup_closed: bool = False,
+            loop: asyncio.AbstractEventLoop | None = None,
+            timeout_ceil_threshold: float = 5,
+            happy_eyeballs_delay: float | None = 0.25,
+            interleave: int | None = None,
+            socket_factory: SocketFactoryType | None = None,
+            ssl_shutdown_timeout: float | None = ...,
+            max_waiters: int | None = None,
+            pool_timeout: float | None = None,
+            max_open: int | None = None,
+            max_connection_age: float | None = None,
+            max_requests_per_connection: int | None = None,
+            reuse: Literal["fifo", "lifo"] = "fifo",
+            learn_keepalive: bool = True,
+            tcp: TCPOptions | str | None = None,
+            track_leaks: bool | None = None,
+        ) -> None: ...
+
+    else:
+
+        @like(aiohttp.TCPConnector.__init__, **_DEFAULTS)
         def __init__(self, **kwargs):
-            super().__init__(**kwargs)
-            self._make_pool()
+            options, aiohttps = PoolOptions.split(kwargs)
+            super().__init__(**aiohttps)
+            self._make_pool(options)
+
+        @like(aiohttp.TCPConnector._resolve_host)
+        async def _resolve_host(self, host, port, traces=None):
+            try:
+                return await super()._resolve_host(host, port, traces=traces)
+            finally:
+                note_resolved()
 
 
 class UnixConnector(PooledConnector, aiohttp.UnixConnector):
-    """Unix socket connector with aiohttp's parameters, over the native pool."""
+    """Unix socket connector with aiohttp's parameters, and those of TCPConnector's pool."""
 
-    if not TYPE_CHECKING:
+    if TYPE_CHECKING:
 
-        @like(aiohttp.UnixConnector.__init__)
-        def __init__(self, path, **kwargs):
-            super().__init__(path, **kwargs)
-            self._make_pool()
+        def __init__(
+            self,
+            path: str,
+            force_close: bool = False,
+            keepalive_timeout: float | None = ...,
+            limit: int = 100,
+            limit_per_host: int = 0,
+            loop: asyncio.AbstractEventLoop | None = None,
+            *,
+            max_waiters: int | None = None,
+            pool_timeout: float | None = None,
+            max_open: int | None = None,
+            max_connection_age: float | None = None,
+            max_requests_per_connection: int | None = None,
+            reuse: Literal["fifo", "lifo"] = "fifo",
+            learn_keepalive: bool = True,
+            track_leaks: bool | None = None,
+        ) -> None: ...
+
+    else:
+
+        @like(aiohttp.UnixConnector.__init__, **_UNIX_DEFAULTS)
+        def __init__(self, path, *args, tcp=None, **kwargs):
+            if tcp is not None:
+                raise TypeError("a Unix socket has no TCP options")
+            options, aiohttps = PoolOptions.split(kwargs)
+            super().__init__(path, *args, **aiohttps)
+            self._make_pool(options)

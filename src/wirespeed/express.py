@@ -13,9 +13,9 @@ from aiohttp import ClientSession
 from aiohttp.client import IDEMPOTENT_METHODS
 from aiohttp.client_exceptions import ClientError, ClientOSError, ServerDisconnectedError
 
+from .acquisition import StandIn
 from .attempt import send
-from .call import NOT_CONNECTED, REDIRECTS, Call, check_status, total_at
-from .connector import StandIn
+from .call import NOT_CONNECTED, REDIRECTS, Call, check_status, count_retry, total_at
 from .prepare import PLAIN_OPTIONS, Prepared, SessionState, timeout_of
 
 
@@ -85,6 +85,7 @@ async def _perform_plain(
     except (ClientOSError, ServerDisconnectedError):
         if not (session._retry_connection and prepared.method in IDEMPOTENT_METHODS):
             raise
+        count_retry(session, prepared.key)
         call = Call(session, state, prepared.method, str_or_url, options, total_by)
         call.may_retry = False
         return await call.run()

@@ -33,7 +33,7 @@ class Pressure:
         in_use: connections in use, of the whole pool or, for `limit_per_host`, of the host.
         idle: idle connections, likewise.
         dialling: connections being made, likewise.
-        waiting: callers that wait, likewise.
+        waiting: other callers that wait, likewise.
         holders: the connections that have been in use longest, oldest first.
     """
 

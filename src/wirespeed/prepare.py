@@ -18,7 +18,7 @@ from yarl import URL
 
 from ._core.exchange import ExchangeSettings
 from ._core.head import field_lines, request_line
-from ._core.pool import Host
+from ._core.hosts import Host
 from .autopsy import translate
 from .connector import PooledConnector
 from .response import make_decoder

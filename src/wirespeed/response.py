@@ -25,6 +25,7 @@ from multidict import CIMultiDict, CIMultiDictProxy, istr
 from yarl import URL
 
 from ._core.exchange import Exchange
+from .observe.timings import ConnectionInfo, Timings
 from .upload import settle
 
 _T = TypeVar("_T")
@@ -292,6 +293,45 @@ class ClientResponse(aiohttp.ClientResponse):
         if self._released and exchange.error is None:
             set_exception(stream, ClientConnectionError("Connection closed"))
         return stream
+
+    # Where the time went
+
+    @property
+    def timings(self) -> Timings | None:
+        """Where the time of this request went, so far; None where that is not known."""
+        exchange = self._exchange
+        if exchange is None:
+            return None
+        facts = exchange.facts
+        is_dialled = exchange.is_dialled
+        sent_by = exchange.upload_at or exchange.first_at
+        return Timings(
+            queue=exchange.queued,
+            dns=facts.dns if is_dialled else 0.0,
+            connect=facts.connect if is_dialled else 0.0,
+            tls=facts.tls if is_dialled else 0.0,
+            send=sent_by - exchange.sent_at if sent_by else None,
+            first_byte=max(0.0, exchange.first_at - sent_by) if exchange.first_at else None,
+            body=exchange.end_at - exchange.first_at if exchange.end_at else None,
+        )
+
+    @property
+    def connection_info(self) -> ConnectionInfo | None:
+        """The connection that this request was sent on; None where that is not known."""
+        exchange = self._exchange
+        if exchange is None:
+            return None
+        facts = exchange.facts
+        return ConnectionInfo(
+            reused=not exchange.is_dialled,
+            idle_for=exchange.idle_for,
+            age=exchange.sent_at - facts.created_at,
+            requests=exchange.number,
+            local=facts.local,
+            peer=facts.peer,
+            tls_version=facts.tls_version,
+            tls_cipher=facts.tls_cipher,
+        )
 
     # The connection
 

@@ -7,10 +7,6 @@ by the express lane. It must not touch the response.
 
 import asyncio
 import functools
-import sys
-from asyncio.base_events import BaseEventLoop
-from collections.abc import Coroutine
-from typing import Any
 
 from aiohttp.client_exceptions import ClientConnectionError, ClientOSError
 from aiohttp.client_reqrep import ClientRequest
@@ -18,23 +14,25 @@ from aiohttp.http import StreamWriter
 
 from ._core.connection import Connection
 from ._core.exchange import Exchange
+from .loops import start_task
 
 
 def start_upload(
-    req: ClientRequest, writer: StreamWriter, exchange: Exchange, length: int | None
+    req: ClientRequest, writer: StreamWriter, conn: Connection, exchange: Exchange, length: int | None
 ) -> "asyncio.Task[None] | None":
     """Start to send the body of a request whose head is in the writer.
 
     Args:
         req: the request; its payload is sent.
         writer: holds the head, and sends it with the first piece of the body.
+        conn: counts what was sent.
         exchange: is told when the body was sent, or why not.
         length: bytes to send at most: the Content-Length, if there is one.
 
     Returns:
         The task that sends, or None when everything was sent at once.
     """
-    task = _start(_send(req, writer, exchange, length))
+    task = start_task(_send(req, writer, conn, exchange, length))
     if task.done():
         return None
     req._writer = task
@@ -43,17 +41,9 @@ def start_upload(
     return task
 
 
-def _start(coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
-    """Start a task in this step where the Python version can, as aiohttp does."""
-    loop = asyncio.get_running_loop()
-    if sys.version_info >= (3, 14) and isinstance(loop, BaseEventLoop):
-        return asyncio.create_task(coroutine, eager_start=True)
-    if sys.version_info >= (3, 12):
-        return asyncio.Task(coroutine, loop=loop, eager_start=True)
-    return asyncio.create_task(coroutine)
-
-
-async def _send(req: ClientRequest, writer: StreamWriter, exchange: Exchange, length: int | None) -> None:
+async def _send(
+    req: ClientRequest, writer: StreamWriter, conn: Connection, exchange: Exchange, length: int | None
+) -> None:
     tracker, attempt = req._upload_tracker, req._upload_gen
     if tracker is not None:
         writer.on_body_write = functools.partial(tracker._add_bytes, attempt)
@@ -86,6 +76,8 @@ async def _send(req: ClientRequest, writer: StreamWriter, exchange: Exchange, le
         # A body shorter than its Content-Length leaves the server waiting for the next request's bytes.
         is_whole = writer.chunked or length is None or writer.output_size - head_size == length
         exchange.finish_upload(is_whole)
+    finally:
+        conn.count_out(writer.output_size)
 
 
 def _failure(req: ClientRequest, exc: Exception) -> Exception:

@@ -13,7 +13,7 @@ from typing import Any
 from ._core.connection import ConnectionState
 from ._core.pool import Pool
 
-_IN_USE = (ConnectionState.RESERVED, ConnectionState.ACTIVE, ConnectionState.LENT)
+IN_USE = (ConnectionState.RESERVED, ConnectionState.ACTIVE, ConnectionState.LENT)
 
 
 class IdleView(defaultdict[Any, deque[tuple[Any, float]]]):
@@ -69,7 +69,7 @@ class InUseView(set[Any]):
 
     def snapshot(self) -> set[Any]:
         """What there is at this moment."""
-        return {*super().__iter__(), *(conn for conn in self._pool.connections() if conn.state in _IN_USE)}
+        return {*super().__iter__(), *(conn for conn in self._pool.connections() if conn.state in IN_USE)}
 
     def __len__(self) -> int:
         return len(self.snapshot())

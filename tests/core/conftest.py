@@ -35,10 +35,10 @@ def _system_clock() -> Iterator[None]:
     if not wirespeed.NATIVE:
         yield
         return
-    from wirespeed._core import connection
+    from wirespeed._core import deadlines
 
     yield
-    connection.monotonic = time.monotonic  # type: ignore[attr-defined]
+    deadlines.perf_counter = time.perf_counter  # type: ignore[attr-defined]
 
 
 def pytest_report_header() -> str:

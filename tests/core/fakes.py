@@ -11,10 +11,11 @@ from heapq import heappop, heappush
 from itertools import count
 from typing import Any
 
-from wirespeed._core import connection
+from wirespeed._core import deadlines
 from wirespeed._core.connection import Connection
 from wirespeed._core.exchange import Exchange, ExchangeSettings, Failure
-from wirespeed._core.pool import Host, Pool, Waiter
+from wirespeed._core.hosts import Host, Waiter
+from wirespeed._core.pool import Pool
 
 ASYNCIO_MAX_READ = 256 * 1024
 LIBUV_READ = 64 * 1024
@@ -48,7 +49,7 @@ class FakeLoop:
         self._ready: list[FakeHandle] = []
         self._order = count()
         # Idle times are measured on the system's clock, which does not stop with the loop.
-        connection.monotonic = self.time  # type: ignore[attr-defined]
+        deadlines.perf_counter = self.time  # type: ignore[attr-defined]
 
     # What the core and futures ask for
 

@@ -7,7 +7,7 @@ import pytest
 
 from wirespeed._core.connection import ConnectionState
 from wirespeed._core.exchange import CloseReason
-from wirespeed._core.pool import PoolClosed
+from wirespeed._core.hosts import PoolClosed
 
 from .fakes import FakeTransport, PoolFixture, new_settings, transport_of
 

@@ -8,7 +8,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from wirespeed._core.connection import Connection, ConnectionState
 from wirespeed._core.exchange import CloseReason
-from wirespeed._core.pool import Host, Pool, Waiter
+from wirespeed._core.hosts import Host, Waiter
+from wirespeed._core.pool import Pool
 
 from .fakes import FakeLoop, FakeTransport, new_settings
 

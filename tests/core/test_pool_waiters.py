@@ -7,7 +7,7 @@ import time
 import pytest
 
 from wirespeed._core.connection import ConnectionState
-from wirespeed._core.pool import ConnectTimeout, Host
+from wirespeed._core.hosts import ConnectTimeout, Host
 
 from .fakes import PoolFixture, new_settings, transport_of
 

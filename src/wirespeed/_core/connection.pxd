@@ -11,6 +11,7 @@ States and legal moves (the table is in connection.pyx):
 
 from wirespeed._core.deadlines cimport Deadline, Deadlines
 from wirespeed._core.exchange cimport CloseReason, Exchange, ExchangeSettings, ReadGate
+from wirespeed._core.figures cimport ConnectionFacts, Figures
 from wirespeed._core.parser cimport ResponseParser
 
 
@@ -42,10 +43,32 @@ cdef class Connection(ReadGate):
     cdef readonly CloseReason close_reason
     cdef Deadlines deadlines
     cdef IdleDeadline idle_deadline
-    cdef double keepalive_timeout           # seconds; 0: no limit
-    cdef readonly double idle_since         # of the monotonic clock
-    cdef readonly long long requests        # sent on this connection
     cdef bint force_close
+
+    # Who has it. Times are of the clock of ages (Deadlines.now)
+    cdef readonly double acquired_at
+    cdef public object holder               # weak reference to the task, or of Pool.who; None: idle
+    cdef public double waited             # seconds that the present request waited for it
+    cdef readonly bint is_dialled           # it was made for the present request
+
+    # Lifetime
+    cdef double keepalive_timeout           # seconds; 0: no limit
+    cdef double server_timeout              # seconds, of the field Keep-Alive; -1: none
+    cdef double expires_at                  # 0: never
+    cdef long long max_requests             # 0: any number
+    cdef CloseReason max_requests_reason    # who set it: the user or the server
+    cdef readonly double idle_since
+    cdef double idle_until                  # 0: for ever
+    cdef CloseReason idle_reason            # why then
+    cdef double deadline_for                # the idle_until that idle_deadline was set for
+    cdef double read_at                     # the last read
+    cdef double stale_age                   # seconds idle before a request that it lost; -1: none
+
+    # Figures
+    cdef readonly ConnectionFacts facts
+    cdef Figures _figures                   # of the host
+    cdef Figures _totals                    # of the pool
+    cdef readonly long long requests        # sent on this connection
 
     # Transport
     cdef readonly object transport          # None once it is lost
@@ -67,9 +90,14 @@ cdef class Connection(ReadGate):
 
     # Moves
     cdef int _set_state(self, ConnectionState state) except -1
-    cdef int _reserve(self) except -1
-    cdef int _give_back(self) except -1
-    cdef CloseReason why_unusable(self) except *
+    cdef int _reserve(self, double now, double waited, object holder) except -1
+    cdef int _give_back(self, double now, double learned) except -1
+    cdef CloseReason why_spent(self, double now) except *
+    cdef CloseReason why_unusable(self, double now) except *
+    cdef int _note_keep_alive(self, bytes field) except -1
+
+    # Request out
+    cdef int _count_out(self, Py_ssize_t size) except -1
 
     # Response in
     cdef int _take_rest(self, Exchange exchange) except -1

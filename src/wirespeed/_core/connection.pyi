@@ -4,6 +4,7 @@ from typing import Any, final
 
 from .deadlines import Deadline, Deadlines
 from .exchange import CloseReason, Exchange, ExchangeSettings, ReadGate
+from .figures import ConnectionFacts, Figures
 
 class ConnectionState(enum.IntEnum):
     RESERVED = 0
@@ -23,7 +24,12 @@ class Connection(ReadGate):
     host: Any
     state: ConnectionState
     close_reason: CloseReason
+    acquired_at: float
+    holder: Any
+    waited: float
+    is_dialled: bool
     idle_since: float
+    facts: ConnectionFacts
     requests: int
     transport: asyncio.Transport | None
     anchor: Any
@@ -42,7 +48,14 @@ class Connection(ReadGate):
         keepalive_timeout: float,
         force_close: bool,
         lenient: bool,
+        figures: Figures | None = None,
+        totals: Figures | None = None,
+        facts: ConnectionFacts | None = None,
+        expires_at: float = 0.0,
+        max_requests: int = 0,
     ) -> None: ...
+    def note_keep_alive(self, field: bytes) -> None: ...
+    def count_out(self, size: int) -> None: ...
     def send(
         self,
         data: bytes,

@@ -7,7 +7,6 @@ know what an exchange is for. Every move of its state goes through `_set_state`.
 
 import asyncio
 import sys
-from time import monotonic
 
 try:
     from ssl import SSLWantReadError, SSLZeroReturnError
@@ -20,7 +19,7 @@ from cpython.bytearray cimport PyByteArray_AS_STRING
 from cpython.bytes cimport PyBytes_FromStringAndSize
 
 from wirespeed._core.exchange cimport Failure
-from wirespeed._core.limits cimport READ_BUFFER_SIZE, SMALL_READ
+from wirespeed._core.limits cimport READ_BUFFER_SIZE, SMALL_READ, margin_of
 
 # One buffer may serve all connections where a read is a readiness event: the loop asks for
 # the buffer and fills it in one step. A proactor fills it later, so each needs its own.
@@ -74,6 +73,11 @@ cdef class Connection(ReadGate):
         keepalive_timeout: seconds it may stay idle; 0 for no limit.
         force_close: never keep it.
         lenient: see ResponseParser.
+        figures: the host's counters.
+        totals: the pool's counters.
+        facts: how it was made.
+        expires_at: when it is too old to be kept, on the clock of ages; 0 for never.
+        max_requests: requests after which it is not kept; 0 for any number.
     """
 
     def __cinit__(self, *args, **kwargs):
@@ -81,7 +85,9 @@ cdef class Connection(ReadGate):
         self.idle_deadline._conn = <void*> self
 
     def __init__(self, ConnectionOwner owner not None, host, transport, *, loop, Deadlines deadlines not None,
-                 buffer, double keepalive_timeout, bint force_close, bint lenient):
+                 buffer, double keepalive_timeout, bint force_close, bint lenient, Figures figures=None,
+                 Figures totals=None, ConnectionFacts facts=None, double expires_at=0.0,
+                 long long max_requests=0):
         self.owner = owner
         self.host = host
         self.loop = loop
@@ -89,6 +95,13 @@ cdef class Connection(ReadGate):
         self.keepalive_timeout = keepalive_timeout
         self.force_close = force_close
         self.state = ConnectionState.RESERVED
+        self._figures = figures or Figures.__new__(Figures)
+        self._totals = totals or Figures.__new__(Figures)
+        self.facts = facts or ConnectionFacts()
+        self.server_timeout = self.stale_age = -1
+        self.expires_at = expires_at
+        self.max_requests = max_requests
+        self.max_requests_reason = CloseReason.MAX_REQUESTS
         self.parser = ResponseParser(lenient)
         buffer = buffer if SHARES_BUFFER else new_read_buffer()
         self._bytes = PyByteArray_AS_STRING(buffer)
@@ -124,37 +137,106 @@ cdef class Connection(ReadGate):
         self.state = state
         return 0
 
-    cdef CloseReason why_unusable(self) except *:
+    cdef CloseReason why_unusable(self, double now) except *:
         """Why an idle connection may not be used any more, or KEPT.
 
         Its deadline says so too, but not while the loop was held up by something else.
         """
         if self.transport.is_closing():
             return CloseReason.IDLE_EOF
-        if self.keepalive_timeout > 0 and monotonic() - self.idle_since >= self.keepalive_timeout:
-            return CloseReason.IDLE_TIMEOUT
+        if self.idle_until > 0 and now >= self.idle_until:
+            return self.idle_reason
         return CloseReason.KEPT
 
-    cdef int _reserve(self) except -1:
-        return self._set_state(ConnectionState.RESERVED)
+    cdef CloseReason why_spent(self, double now) except *:
+        """Why a connection that has just become idle must not be kept, or KEPT."""
+        if self.force_close:
+            return CloseReason.FORCE_CLOSE
+        if self.max_requests > 0 and self.requests >= self.max_requests:
+            return self.max_requests_reason
+        if self.idle_until > 0 and now >= self.idle_until:
+            return self.idle_reason
+        return CloseReason.KEPT
 
-    cdef int _give_back(self) except -1:
-        """Become idle. The idle deadline is set only when none is pending; it moves on by itself."""
+    cdef int _reserve(self, double now, double waited, object holder) except -1:
+        self._set_state(ConnectionState.RESERVED)
+        self.acquired_at = now
+        self.waited = waited
+        self.holder = holder
+        self.is_dialled = False
+        return 0
+
+    cdef int _give_back(self, double now, double learned) except -1:
+        """Become idle. The idle deadline is set when none is pending early enough; it moves on by itself.
+
+        Args:
+            now: on the clock of ages.
+            learned: seconds for which the server is known to keep idle connections; -1 for unknown.
+        """
+        cdef double limit, until
+        cdef ConnectionState before = self.state
         self._set_state(ConnectionState.IDLE)
-        if self.keepalive_timeout > 0:
-            self.idle_since = monotonic()
-            if self.idle_deadline._bucket is None:
-                self.deadlines.set(self.idle_deadline, self.deadlines.time() + self.keepalive_timeout)
+        if before != ConnectionState.RESERVED or self.idle_since == 0:
+            # Reserved and not used: the server has been counting all the while.
+            self.idle_since = now
+        self.holder = None
+        limit = self.keepalive_timeout or -1
+        self.idle_reason = CloseReason.IDLE_TIMEOUT
+        if self.server_timeout >= 0 and (limit < 0 or self.server_timeout < limit):
+            limit = self.server_timeout
+            self.idle_reason = CloseReason.SERVER_TIMEOUT
+        if learned >= 0 and (limit < 0 or learned < limit):
+            limit = learned
+            self.idle_reason = CloseReason.LEARNED_TIMEOUT
+        until = self.idle_since + limit if limit >= 0 else 0
+        if self.expires_at > 0 and (limit < 0 or self.expires_at < until):
+            until = self.expires_at
+            self.idle_reason = CloseReason.MAX_AGE
+        self.idle_until = until
+        if until > 0 and (self.idle_deadline._bucket is None or until < self.deadline_for):
+            self.deadline_for = until
+            self.deadlines.set(self.idle_deadline, self.deadlines.time() + until - now)
         return 0
 
     cdef int _on_idle_deadline(self, double now) except -1:
         cdef double left
-        if self.state == ConnectionState.IDLE:
-            left = self.keepalive_timeout - (monotonic() - self.idle_since)
+        if self.state == ConnectionState.IDLE and self.idle_until > 0:
+            left = self.idle_until - self.deadlines.now()
             # The two clocks need not agree to the millisecond.
             if left <= 0.001:
-                return self._close(CloseReason.IDLE_TIMEOUT)
+                return self._close(self.idle_reason)
+            self.deadline_for = self.idle_until
             self.deadlines.set(self.idle_deadline, now + left)
+        return 0
+
+    def note_keep_alive(self, bytes field not None):
+        """Take a response's Keep-Alive field into account; for responses that others read."""
+        self._note_keep_alive(field)
+
+    cdef int _note_keep_alive(self, bytes field) except -1:
+        """`Keep-Alive: timeout=N, max=M` (RFC 2068 section 19.7.1.1); what cannot be read says nothing.
+
+        Servers count `max` in two ways: what is left (Apache), or what the connection may have
+        in all (Node). The first one seen is good for both; a later, lower one for the first.
+        """
+        cdef long long most
+        for item in field.split(b","):
+            name, _, value = item.partition(b"=")
+            name = name.strip().lower()
+            value = value.strip().strip(b'"')
+            # More digits than these are no limit.
+            if not value.isdigit() or len(value) > 9:
+                continue
+            if name == b"timeout":
+                self.server_timeout = int(value)
+                self.server_timeout -= margin_of(self.server_timeout)
+            elif name == b"max":
+                most = self.requests + <long long> int(value)
+                if self.requests == 1 and most > 1:
+                    most -= 1
+                if self.max_requests == 0 or most < self.max_requests:
+                    self.max_requests = most
+                    self.max_requests_reason = CloseReason.SERVER_TIMEOUT
         return 0
 
     # Request out
@@ -188,10 +270,31 @@ cdef class Connection(ReadGate):
         exchange.waiter = self.loop.create_future()
         self.exchange = exchange
         self.requests += 1
+        self._figures.counts.requests += 1
+        self._totals.counts.requests += 1
+        self._count_out(len(data))
+        exchange.facts = self.facts
+        exchange.number = self.requests
+        exchange.is_dialled = self.is_dialled
+        exchange.queued = self.waited
+        exchange.sent_at = self.deadlines.now()
+        if not has_upload:
+            exchange.upload_at = exchange.sent_at
+        if not self.is_dialled:
+            exchange.idle_for = exchange.sent_at - self.idle_since
         self.parser.begin(skip_body, settings.max_line_size, settings.max_field_size, settings.max_headers)
         exchange._start(self.deadlines, total_at, read_timeout, has_upload)
         self._write(data)
         return exchange
+
+    cdef int _count_out(self, Py_ssize_t size) except -1:
+        self._figures.counts.bytes_out += size
+        self._totals.counts.bytes_out += size
+        return 0
+
+    def count_out(self, Py_ssize_t size):
+        """Count bytes of a request that somebody else wrote to the transport."""
+        self._count_out(size)
 
     # Response in: the loop's side (asyncio.BufferedProtocol)
 
@@ -200,10 +303,15 @@ cdef class Connection(ReadGate):
 
     def buffer_updated(self, Py_ssize_t size):
         cdef Exchange exchange = self.exchange
+        self._figures.counts.bytes_in += size
+        self._totals.counts.bytes_in += size
         if exchange is None:
             # Closed already: a loop may hand over what it had read before.
             self._drop(CloseReason.IDLE_BYTES)
             return
+        self.read_at = self.deadlines.now()
+        if exchange.first_at == 0:
+            exchange.first_at = self.read_at
         if size <= SMALL_READ:
             self.parser.feed(PyBytes_FromStringAndSize(self._bytes, size))
         else:
@@ -220,10 +328,13 @@ cdef class Connection(ReadGate):
 
     def connection_lost(self, exc):
         cdef Exchange exchange = self.exchange
+        self.read_at = self.deadlines.now()
         if exchange is not None and exc is None and self._ssl_object is not None:
             self._take_rest(exchange)
             # None when the rest completed or broke it.
             exchange = self.exchange
+        if exchange is not None and exchange.first_at == 0 and not exchange.is_dialled:
+            self.stale_age = exchange.idle_for
         if exchange is not None:
             if exc is None and self.parser.ends_with_connection():
                 self.parser.is_complete = True
@@ -231,7 +342,7 @@ cdef class Connection(ReadGate):
             else:
                 exchange._fail(Failure.CONNECTION_LOST, exc, self.parser.unfinished_head())
         if self.state != ConnectionState.CLOSED:
-            self._close(CloseReason.IDLE_EOF)
+            self._close(CloseReason.IDLE_EOF if exc is None else CloseReason.IDLE_RESET)
         self.transport = self._write = self.anchor = self._ssl_object = None
         if self._drain_waiters is not None:
             self._wake_drainers(True)
@@ -256,6 +367,10 @@ cdef class Connection(ReadGate):
                 return exchange._fail(Failure.CONNECTION_LOST, exc, self.parser.unfinished_head())
             if not data:
                 return 0
+            self._figures.counts.bytes_in += len(data)
+            self._totals.counts.bytes_in += len(data)
+            if exchange.first_at == 0:
+                exchange.first_at = self.read_at
             self.parser.feed(data)
             self._advance(exchange)
         return 0
@@ -300,6 +415,9 @@ cdef class Connection(ReadGate):
         """The response is complete: keep the connection, or close it for a named reason."""
         cdef CloseReason reason = self._why_close(exchange)
         exchange.gate = None
+        exchange.end_at = self.read_at
+        if exchange.head.keep_alive_field is not None:
+            self._note_keep_alive(exchange.head.keep_alive_field)
         if exchange.upload is not None:
             exchange._cut()
         if reason != CloseReason.KEPT:
@@ -383,6 +501,9 @@ cdef class Connection(ReadGate):
         if self.state == ConnectionState.CLOSED:
             raise ConnectionResetError("Cannot write to closing transport")
         self._set_state(ConnectionState.LENT)
+        self.requests += 1
+        self._figures.counts.requests += 1
+        self._totals.counts.requests += 1
         transport = self.transport
         transport.set_protocol(protocol)
         if not self.is_tls:
@@ -427,6 +548,9 @@ cdef class Connection(ReadGate):
         )
         self._set_state(ConnectionState.CLOSED)
         self.close_reason = reason
+        self._figures.closed(<int> reason, self.requests)
+        self._totals.closed(<int> reason, self.requests)
+        self.holder = None
         self.exchange = None
         self.idle_deadline._unlink()
         self.parser.release()

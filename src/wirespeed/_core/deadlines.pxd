@@ -34,6 +34,7 @@ cdef class Deadlines:
     # Owner's side
     cdef int set(self, Deadline deadline, double when) except -1
     cdef double time(self) except -1
+    cdef double now(self) except -1
     cpdef object close(self)
 
     # Timer

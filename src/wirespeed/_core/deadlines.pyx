@@ -7,6 +7,7 @@ away when its time comes. It must not decide anything: what a deadline means is 
 """
 
 from heapq import heappop, heappush
+from time import perf_counter
 
 cimport cython
 from libc.math cimport ceil
@@ -73,6 +74,10 @@ cdef class Deadlines:
 
     cdef double time(self) except -1:
         return self._loop.time()
+
+    cdef double now(self) except -1:
+        """The clock of ages and durations; the loop's has milliseconds, and stands still in a callback."""
+        return perf_counter()
 
     cdef int set(self, Deadline deadline, double when) except -1:
         """Call `deadline._on_deadline` at `when`, seconds of loop time, rounded up to a millisecond."""

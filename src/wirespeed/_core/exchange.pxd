@@ -5,6 +5,7 @@ reads it. It ends complete, failed or abandoned; after that it holds no connecti
 """
 
 from wirespeed._core.deadlines cimport Deadline, Deadlines
+from wirespeed._core.figures cimport ConnectionFacts
 from wirespeed._core.parser cimport ResponseHead, ResponseParser
 
 
@@ -25,6 +26,12 @@ cpdef enum CloseReason:
     UPGRADED                # 101
     LENT_UNCLEAN            # the full lane gave it back in doubt
     POOL_CLOSED
+    IDLE_RESET              # reset while idle
+    SERVER_TIMEOUT          # Keep-Alive: timeout or max
+    LEARNED_TIMEOUT         # idle for as long as the server is known to allow
+    MAX_AGE                 # max_connection_age
+    MAX_REQUESTS            # max_requests_per_connection
+    EVICTED                 # idle while another needed its place
 
 
 cpdef enum Failure:
@@ -62,12 +69,25 @@ cdef class Exchange(Deadline):
     cdef readonly ResponseHead head         # None until it came
     cdef readonly object waiter             # the future that the caller awaits: head, then body
     cdef readonly object error              # why the exchange failed
+    cdef readonly object failure            # the Failure that ended it early, or None
     cdef readonly bint is_complete          # the whole response was received
     cdef readonly bint skip_body            # the request was HEAD
     cdef readonly Py_ssize_t body_size      # bytes of body received, as on the wire
 
     # Connection's side
     cdef ReadGate gate                      # None once the exchange is over
+    cdef readonly ConnectionFacts facts     # of the connection, which may be gone
+    cdef public object on_end               # called with the exchange once it is over, or None
+
+    # When, on the clock of ages (Deadlines.now); 0: not yet
+    cdef readonly double queued             # seconds that the request waited for its connection
+    cdef readonly double idle_for           # seconds that the connection had been idle
+    cdef readonly double sent_at            # the request, or its head
+    cdef readonly double upload_at          # its last byte
+    cdef readonly double first_at           # the first byte of the response
+    cdef readonly double end_at             # its last
+    cdef readonly long long number          # of the request on its connection; the first is 1
+    cdef readonly bint is_dialled           # the connection was made for this request
     cdef readonly ExchangeSettings settings
     cdef object loop
     cdef bint is_unclean                    # the connection must not be reused
@@ -97,6 +117,7 @@ cdef class Exchange(Deadline):
     cdef int _on_complete(self) except -1
     cdef int _fail(self, Failure failure, object exc, list raw) except -1
     cdef int _wake(self) except -1
+    cdef int _tell_end(self) except -1
     cdef int _cut(self) except -1
 
     # Body out

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, final
 
 from .deadlines import Deadline
+from .figures import ConnectionFacts
 from .parser import ResponseHead
 
 class CloseReason(enum.IntEnum):
@@ -22,6 +23,12 @@ class CloseReason(enum.IntEnum):
     UPGRADED = 12
     LENT_UNCLEAN = 13
     POOL_CLOSED = 14
+    IDLE_RESET = 15
+    SERVER_TIMEOUT = 16
+    LEARNED_TIMEOUT = 17
+    MAX_AGE = 18
+    MAX_REQUESTS = 19
+    EVICTED = 20
 
 class Failure(enum.IntEnum):
     BAD_RESPONSE = 0
@@ -59,9 +66,20 @@ class Exchange(Deadline):
     head: ResponseHead | None
     waiter: asyncio.Future[None]
     error: BaseException | None
+    failure: Failure | None
     is_complete: bool
     skip_body: bool
     body_size: int
+    facts: ConnectionFacts
+    on_end: Callable[[Exchange], object] | None
+    queued: float
+    idle_for: float
+    sent_at: float
+    upload_at: float
+    first_at: float
+    end_at: float
+    number: int
+    is_dialled: bool
     settings: ExchangeSettings
     sink: Any
     upload: asyncio.Task[None] | None

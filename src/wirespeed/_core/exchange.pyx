@@ -98,6 +98,19 @@ cdef class Exchange(Deadline):
         self._unlink()
         if self.sink is not None:
             self._push_eof()
+        if self.on_end is not None:
+            self._tell_end()
+        return 0
+
+    cdef int _tell_end(self) except -1:
+        """Call the observer; its failing is its own trouble."""
+        on_end, self.on_end = self.on_end, None
+        try:
+            on_end(self)
+        except Exception as exc:
+            self.loop.call_exception_handler(
+                {"message": "Error in an observer of requests", "exception": exc}
+            )
         return 0
 
     cdef int _cut(self) except -1:
@@ -120,6 +133,7 @@ cdef class Exchange(Deadline):
             return 0
         self._unlink()
         self.gate = None
+        self.failure = failure
         if self.upload is not None:
             self.upload.cancel()
             self.upload = None
@@ -128,6 +142,8 @@ cdef class Exchange(Deadline):
         self.error = error = self._translate(failure, exc, raw)
         if self.sink is not None:
             self.sink.set_exception(error)
+        if self.on_end is not None:
+            self._tell_end()
         # A body that cannot be decoded is the reader's trouble; its head is a good answer.
         if self.waiter is not None and not self.waiter.done() and (
             failure != Failure.BAD_CONTENT or self.wants_all
@@ -331,6 +347,7 @@ cdef class Exchange(Deadline):
         self.upload = None
         if not is_whole:
             self.is_unclean = True
+        self.upload_at = self.deadlines.now()
         if self.gate is not None and self.read_timeout > 0:
             self.last_read = self.deadlines.time()
             self._arm()

@@ -33,3 +33,18 @@ cdef enum:
     # Parts of an unread body, chunk ends included, before reading pauses: a chunk may hold one
     # byte. aiohttp's StreamReader pauses at read_bufsize / 16 = 16,384 chunks.
     CHUNKS_MAX = 32768
+    # Ends of idle connections at about the same age after which that age is believed.
+    LEARN_AFTER = 3
+    # Seconds that it is believed without being confirmed: servers get other settings.
+    LEARNED_FOR = 600
+    # Hosts without connections whose figures are kept: a crawler meets millions.
+    HOSTS_REMEMBERED = 1024
+
+
+cdef inline double margin_of(double seconds) noexcept:
+    """How long before a server closes an idle connection it is not used any more, seconds.
+
+    A request takes half a round trip to get there: a second is plenty, and of short times
+    a quarter (undici and agentkeepalive take one second of any).
+    """
+    return min(1.0, seconds / 4)

@@ -248,6 +248,8 @@ cdef class ResponseParser:
         elif size == 10:
             if _is_named(name, b"set-cookie"):
                 head.has_cookies = True
+            elif _is_named(name, b"keep-alive"):
+                head.keep_alive_field = value
         elif size == 14:
             if _is_named(name, b"content-length"):
                 head.content_length = _length(value)

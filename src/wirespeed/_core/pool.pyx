@@ -3,50 +3,25 @@
 Laws: `in_use` never exceeds a limit; a slot freed while somebody may use it is passed on in
 the same step; waiters of a host are served in order, hosts take turns; a cancelled waiter
 gives back what it was granted. It must not dial, resolve or know aiohttp: a caller that
-holds a slot and no connection dials itself, then calls `add` or `free`.
+holds a slot and no connection dials itself, then calls `add` or `free`. Meanwhile it may take
+a connection that is freed (`begin_dial`); what it dialled is then the pool's.
 """
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import OrderedDict
+from random import random
+from weakref import ref
 
 cimport cython
 
 from wirespeed._core.connection import PooledConnection, new_read_buffer
+from wirespeed._core.hosts import PoolClosed, TooManyWaiters
 
-from wirespeed._core.limits cimport QUEUE_SLACK
+from wirespeed._core.limits cimport HOSTS_REMEMBERED
 
-
-class ConnectTimeout(asyncio.TimeoutError):
-    """No connection was to be had within the time for connecting."""
-
-
-class PoolClosed(Exception):
-    """The pool was closed while somebody waited for a connection."""
-
-
-@cython.final
-cdef class Host:
-    def __cinit__(self, key):
-        self.key = key
-        self.idle = deque()
-        self.waiters = OrderedDict()
-
-    def __repr__(self):
-        return f"<Host {self.key!r} in_use={self.in_use} idle={self.idle_count} waiting={len(self.waiters)}>"
-
-
-@cython.final
-cdef class Waiter(Deadline):
-    cdef int _on_deadline(self, double now) except -1:
-        if self.future.done():
-            return 0
-        if self.total_at > 0 and now >= self.total_at:
-            error = asyncio.TimeoutError()
-            error.__cause__ = asyncio.CancelledError()
-            self.future.set_exception(error)
-        else:
-            self.future.set_exception(ConnectTimeout())
-        return 0
+_current_task = asyncio.current_task
+# How much of max_connection_age and max_requests_per_connection is left to chance.
+cdef double JITTER = 0.1
 
 
 @cython.final
@@ -60,10 +35,19 @@ cdef class Pool(ConnectionOwner):
         keepalive_timeout: seconds a connection may be idle; None or 0 for no limit.
         force_close: close every connection after its first response.
         lenient: see ResponseParser.
+        max_waiters: callers that may wait for a slot; None for any number.
+        pool_timeout: seconds that a caller waits for a slot; None for no limit.
+        max_open: connections in use, being dialled or idle; at least `limit`; None for no limit.
+        max_connection_age: seconds after which a connection is not kept, less 0 to 10 %; None for no limit.
+        max_requests_per_connection: requests after which it is not kept, less 0 to 10 %; None: any.
+        is_lifo: take the connection that became idle last, not first.
+        learns: learn how long servers keep idle connections.
     """
 
     def __init__(self, loop, *, Py_ssize_t limit, Py_ssize_t limit_per_host, keepalive_timeout,
-                 bint force_close=False, bint lenient=True):
+                 bint force_close=False, bint lenient=True, max_waiters=None, pool_timeout=None, max_open=None,
+                 max_connection_age=None, max_requests_per_connection=None, bint is_lifo=False,
+                 bint learns=True):
         self._loop = loop
         self.limit = limit
         self.limit_per_host = limit_per_host
@@ -71,11 +55,24 @@ cdef class Pool(ConnectionOwner):
         # A timeout of 0 keeps nothing: aiohttp compares ages with it.
         self.force_close = force_close or keepalive_timeout == 0
         self.lenient = lenient
+        self.max_waiters = -1 if max_waiters is None else max_waiters
+        self.max_open = max_open or 0
+        if self.max_open > 0 and (limit == 0 or limit > self.max_open):
+            # Else all of them could be in use, with nothing to make room for the next.
+            self.limit = self.max_open
+        self._pool_timeout = pool_timeout or 0
+        self._max_connection_age = max_connection_age or 0
+        self._max_requests = max_requests_per_connection or 0
+        self._is_lifo = is_lifo
+        self._learns = learns
         self.deadlines = Deadlines(loop)
         self._buffer = new_read_buffer()
         self.hosts = {}
+        self._remembered = OrderedDict()
+        self.figures = Figures.__new__(Figures)
         self._open = set()
-        self._queue = deque()
+        self._turns = Turns.__new__(Turns)
+        self._idle_order = OrderedDict() if self.max_open > 0 else None
 
     def __repr__(self):
         return (
@@ -85,34 +82,45 @@ cdef class Pool(ConnectionOwner):
 
     def host(self, key):
         """Return the Host of a connection key, new or known."""
+        cdef Host host
         found = self.hosts.get(key)
         if found is None:
-            found = self.hosts[key] = Host(key)
+            host = self._remembered.pop(key, None)
+            if host is None:
+                host = Host.__new__(Host, key, self.figures)
+            host.is_evicted = False
+            found = self.hosts[key] = host
         return found
+
+    def now(self):
+        """The clock of ages."""
+        return self.deadlines.now()
 
     # Acquire
 
     cpdef Connection take(self, Host host):
         """Reserve an idle connection of the host, or return None when there is none or no room."""
         cdef Connection conn
+        cdef double now
         if host.idle_count == 0 or not self._has_room(host):
             return None
+        now = self.deadlines.now()
         # Counted first: closing the last dead connection must not evict the host that is being served.
         self._count(host)
-        conn = self._pop_idle(host)
+        conn = self._pop_idle(host, now)
         if conn is None:
             # Nobody waits where there is room: the slot needs no passing on. The caller goes on to dial.
             host.in_use -= 1
             self.in_use -= 1
         else:
-            conn._reserve()
+            conn._reserve(now, 0, self._holder())
         return conn
 
     def try_reserve(self, Host host not None):
         """Take a slot for a connection to be dialled; false when a limit is reached."""
         if self.is_closed or not self._has_room(host):
             return False
-        self._count(host)
+        self._count_dial(host)
         return True
 
     def wait(self, Host host not None, double connect_at=0.0, double total_at=0.0):
@@ -120,30 +128,107 @@ cdef class Pool(ConnectionOwner):
 
         Args:
             host: where to.
-            connect_at: loop time at which the future fails with ConnectTimeout; 0 for never.
+            connect_at: loop time at which the future fails with WaitTimeout; 0 for never. So it
+                does after `pool_timeout`.
             total_at: loop time at which it fails with TimeoutError; 0 for never.
 
         Returns:
             A Waiter. Its future's result is a reserved connection, or None: the caller holds a
             slot and dials. A caller that stops waiting must call `cancel`.
+
+        Raises:
+            TooManyWaiters: `max_waiters` callers wait already, and there is no room.
         """
-        cdef Waiter waiter = Waiter.__new__(Waiter)
-        cdef double when = total_at
-        waiter.host = host
-        waiter.loop = self._loop
-        waiter.total_at = total_at
-        waiter.future = self._loop.create_future()
+        cdef Waiter waiter
+        cdef double pool_at
+        if not self.is_closed and 0 <= self.max_waiters <= self.waiting and not self._has_room(host):
+            host.figures.counts.refused += 1
+            self.figures.counts.refused += 1
+            raise TooManyWaiters()
+        if self._pool_timeout > 0:
+            pool_at = self.deadlines.time() + self._pool_timeout
+            connect_at = min(connect_at, pool_at) if connect_at > 0 else pool_at
+        waiter = self._new_waiter(host, connect_at, total_at)
         if self.is_closed:
             waiter.future.set_exception(PoolClosed())
             return waiter
-        if connect_at > 0 and (when <= 0 or connect_at < when):
-            when = connect_at
-        if when > 0:
-            self.deadlines.set(waiter, when)
         host.waiters[waiter] = None
         self.waiting += 1
         self._enqueue(host)
+        waiter.has_waited = not waiter.is_granted
         return waiter
+
+    def begin_dial(self, Host host not None, double connect_at=0.0, double total_at=0.0, double queued=0.0,
+                   bint is_for_pool=False):
+        """Wait for a connection with a slot in hand: the one that the caller dials, or one that is freed.
+
+        The slot belongs to the dial from here on, which ends with `end_dial` or `fail_dial`, also
+        when the waiter is served or gone by then.
+
+        Args:
+            host: where to.
+            connect_at: loop time at which the future fails with ConnectTimeout; 0 for never.
+            total_at: loop time at which it fails with TimeoutError; 0 for never.
+            queued: seconds that the caller has waited for the slot.
+            is_for_pool: nobody waits; what is dialled is for the pool.
+
+        Returns:
+            A Waiter. When its future is done already there is nothing to dial, and no slot. A
+            caller that stops waiting must call `cancel`.
+        """
+        cdef Waiter waiter = self._new_waiter(host, connect_at, total_at)
+        cdef Connection conn
+        waiter.is_dialling = True
+        waiter.queued = queued
+        if self.is_closed:
+            self._free(host)
+            waiter.future.set_exception(PoolClosed())
+            return waiter
+        if is_for_pool:
+            waiter.future.cancel()
+            return waiter
+        conn = self._pop_idle(host, waiter.asked_at)
+        if conn is None:
+            host.diallers[waiter] = None
+        else:
+            # Freed since the slot was granted.
+            host.dialling -= 1
+            self.dialling -= 1
+            conn._reserve(waiter.asked_at, queued, waiter.holder)
+            waiter.resolve(conn)
+        return waiter
+
+    def end_dial(self, Waiter waiter not None, transport, ConnectionFacts facts=None):
+        """Adopt what was dialled: for the waiter, or where that is served or gone, for the pool.
+
+        Returns:
+            The connection.
+
+        Raises:
+            PoolClosed: the pool was closed meanwhile; the transport is the caller's to close.
+        """
+        cdef Host host = waiter.host
+        cdef Connection conn = self._adopt(host, transport, facts)
+        if waiter.future.done() or waiter not in host.diallers:
+            self.give_back(conn)
+        else:
+            del host.diallers[waiter]
+            conn.holder = waiter.holder
+            conn.waited = waiter.queued
+            waiter.resolve(conn)
+        return conn
+
+    def fail_dial(self, Waiter waiter not None, exc):
+        """Give back the slot of a dial that failed; the waiter gets the exception if it still waits."""
+        cdef Host host = waiter.host
+        if waiter in host.diallers and not waiter.future.done():
+            del host.diallers[waiter]
+            waiter._unlink()
+            if isinstance(exc, asyncio.CancelledError):
+                waiter.future.cancel()
+            else:
+                waiter.future.set_exception(exc)
+        self.free(host)
 
     def cancel(self, Waiter waiter not None):
         """Stop waiting; what was granted meanwhile goes to the next."""
@@ -155,36 +240,77 @@ cdef class Pool(ConnectionOwner):
             waiter.is_granted = False
             conn = waiter.future.result()
             if conn is None:
-                self.free(waiter.host)
+                self._free(waiter.host)
             else:
                 self.give_back(<Connection> conn)
+        elif waiter.is_dialling:
+            waiter.host.diallers.pop(waiter, None)
         elif waiter in waiter.host.waiters:
             del waiter.host.waiters[waiter]
             self.waiting -= 1
-            if len(self._queue) > 2 * len(self.hosts) + QUEUE_SLACK:
-                self._purge_queue()
+            self._turns.purge(len(self.hosts))
         self._evict_if_empty(waiter.host)
 
     def free(self, Host host not None):
-        """Give back a slot whose connection was not made."""
-        if self.is_closed:
-            return
-        self._uncount(host)
-        self._serve()
-        self._evict_if_empty(host)
+        """Give back a slot whose connection could not be made."""
+        host.figures.counts.dial_failures += 1
+        self.figures.counts.dial_failures += 1
+        self._free(host)
 
-    def add(self, Host host not None, transport):
+    cdef int _free(self, Host host) except -1:
+        host.dialling -= 1
+        self.dialling -= 1
+        self._uncount(host)
+        if not self.is_closed:
+            self._serve()
+            self._evict_if_empty(host)
+        return 0
+
+    def add(self, Host host not None, transport, ConnectionFacts facts=None):
         """Adopt a transport that was dialled on a slot; returns its connection, reserved.
+
+        Args:
+            host: the host whose slot is held.
+            transport: connected.
+            facts: how it was dialled.
 
         Raises:
             PoolClosed: the pool was closed meanwhile; the transport is the caller's to close.
         """
+        cdef Connection conn = self._adopt(host, transport, facts)
+        conn.holder = self._holder()
+        return conn
+
+    cdef Connection _adopt(self, Host host, transport, ConnectionFacts facts):
+        cdef Connection conn
+        cdef Figures figures
+        cdef double now = self.deadlines.now()
+        cdef double expires_at = 0
+        cdef long long max_requests = 0
         if self.is_closed:
+            self._free(host)
             raise PoolClosed()
+        # Not all at once: connections that were made together shall not end together.
+        if self._max_connection_age > 0:
+            expires_at = now + self._max_connection_age * (1 - JITTER * <double> random())
+        if self._max_requests > 0:
+            max_requests = max(1, round(self._max_requests * (1 - JITTER * <double> random())))
         conn = PooledConnection(
             self, host, transport, loop=self._loop, deadlines=self.deadlines, buffer=self._buffer,
             keepalive_timeout=self._keepalive_timeout, force_close=self.force_close, lenient=self.lenient,
+            figures=host.figures, totals=self.figures, facts=facts,
+            expires_at=expires_at, max_requests=max_requests,
         )
+        facts = conn.facts
+        facts.created_at = conn.acquired_at = now
+        conn.is_dialled = True
+        for figures in (host.figures, self.figures):
+            figures.counts.created += 1
+            spread(&figures.counts.dials, facts.dns + facts.connect + facts.tls)
+            if facts.tls > 0:
+                spread(&figures.counts.tls, facts.tls)
+        host.dialling -= 1
+        self.dialling -= 1
         self._open.add(conn)
         return conn
 
@@ -192,6 +318,28 @@ cdef class Pool(ConnectionOwner):
         """Return a reserved connection that was not used; one that was lost meanwhile is no trouble."""
         if conn.state == ConnectionState.RESERVED:
             self._on_idle(conn)
+
+    cdef Waiter _new_waiter(self, Host host, double connect_at, double total_at):
+        cdef Waiter waiter = Waiter.__new__(Waiter)
+        cdef double when = total_at
+        waiter.host = host
+        waiter.deadlines = self.deadlines
+        waiter.total_at = total_at
+        waiter.asked_at = self.deadlines.now()
+        waiter.holder = self._holder()
+        waiter.future = self._loop.create_future()
+        if connect_at > 0 and (when <= 0 or connect_at < when):
+            when = connect_at
+        if when > 0 and not self.is_closed:
+            self.deadlines.set(waiter, when)
+        return waiter
+
+    cdef object _holder(self):
+        """Who asks: what `who` says, or a weak reference to the task, which must not live longer for it."""
+        if self.who is not None:
+            return self.who()
+        task = _current_task(self._loop)
+        return None if task is None else ref(task)
 
     cdef bint _has_room(self, Host host) noexcept:
         if self.limit > 0 and self.in_use >= self.limit:
@@ -203,47 +351,92 @@ cdef class Pool(ConnectionOwner):
         self.in_use += 1
         return 0
 
+    cdef int _count_dial(self, Host host) except -1:
+        """Take a slot for a connection that is to be made."""
+        self._count(host)
+        host.dialling += 1
+        self.dialling += 1
+        if self.max_open > 0:
+            self._make_room()
+        return 0
+
+    cdef int _make_room(self) except -1:
+        """Close the connections that were not used for longest, until all fit into max_open."""
+        cdef Connection conn
+        while self.idle and self.in_use + self.idle > self.max_open:
+            conn, _ = self._idle_order.popitem(last=False)
+            conn._close(CloseReason.EVICTED)
+        return 0
+
     cdef int _uncount(self, Host host) except -1:
         host.in_use -= 1
         self.in_use -= 1
         if host.waiters:
-            self._queue_host(host)
+            self._turns.add(host)
         return 0
 
     # Release
 
     cdef int _on_idle(self, Connection conn) except -1:
         """A connection finished its response, or its loan, and may serve another."""
-        conn._give_back()
-        return self._return(conn)
+        cdef double now = conn.read_at if conn.state == ConnectionState.ACTIVE else self.deadlines.now()
+        conn._give_back(now, (<Host> conn.host).learned(now))
+        return self._return(conn, now)
 
-    cdef int _return(self, Connection conn) except -1:
+    cdef int _return(self, Connection conn, double now) except -1:
         cdef Host host = conn.host
-        if self.force_close or self.is_closed:
+        cdef CloseReason reason = CloseReason.POOL_CLOSED
+        if not self.is_closed:
+            reason = conn.why_spent(now)
+        if reason != CloseReason.KEPT:
             # Idle only for this instant: uncount it as a connection in use.
             self.idle += 1
             host.idle_count += 1
             self._uncount(host)
-            conn._close(CloseReason.FORCE_CLOSE if self.force_close else CloseReason.POOL_CLOSED)
+            conn._close(reason)
             return self._serve()
-        host.idle.append(conn)
-        host.idle_count += 1
+        if host.diallers and self._hand_to_dialler(conn, now):
+            return 0
+        host.push_idle(conn)
         self.idle += 1
+        if self._idle_order is not None:
+            self._idle_order[conn] = None
         self._uncount(host)
         if self.waiting:
             self._serve()
         return 0
 
+    cdef bint _hand_to_dialler(self, Connection conn, double now) except -1:
+        """Give a freed connection, with its slot, to the one who has dialled for longest."""
+        cdef Host host = conn.host
+        cdef Waiter waiter = host.pop_dialler()
+        if waiter is None:
+            return False
+        conn._reserve(now, waiter.queued + now - waiter.asked_at, waiter.holder)
+        host.figures.counts.reused += 1
+        self.figures.counts.reused += 1
+        waiter.resolve(conn)
+        return True
+
     cdef int _on_closed(self, Connection conn, ConnectionState before) except -1:
         cdef Host host = conn.host
+        if self._learns:
+            host.learn(conn, before)
         if before == ConnectionState.IDLE:
-            host.idle_count -= 1
+            host.drop_idle()
             self.idle -= 1
-            if host.idle_count == 0:
-                host.idle.clear()
+            if self._idle_order is not None:
+                self._idle_order.pop(conn, None)
         else:
             self._uncount(host)
             self._serve()
+        if self.on_closed is not None:
+            try:
+                self.on_closed(conn)
+            except Exception as exc:
+                self._loop.call_exception_handler(
+                    {"message": "Error in an observer of connections", "exception": exc}
+                )
         if conn.transport is None or before == ConnectionState.LENT:
             self._on_gone(conn)
         return self._evict_if_empty(host)
@@ -255,81 +448,74 @@ cdef class Pool(ConnectionOwner):
             self._gone.set_result(None)
         return 0
 
-    cdef Connection _pop_idle(self, Host host):
+    cdef Connection _pop_idle(self, Host host, double now):
         cdef Connection conn
         cdef CloseReason reason
-        while host.idle_count > 0:
-            conn = host.idle.popleft()
-            if conn.state != ConnectionState.IDLE:
-                continue
-            reason = conn.why_unusable()
+        while True:
+            conn = host.pop_idle(self._is_lifo)
+            if conn is None:
+                return None
+            reason = conn.why_unusable(now)
             if reason != CloseReason.KEPT:
                 conn._close(reason)
                 continue
             host.idle_count -= 1
             self.idle -= 1
+            if self._idle_order is not None:
+                del self._idle_order[conn]
+            host.figures.counts.reused += 1
+            self.figures.counts.reused += 1
             return conn
-        return None
 
     cdef int _enqueue(self, Host host) except -1:
         """Put a host with waiters into the queue, unless its own limit holds it back."""
         if self.limit_per_host <= 0 or host.in_use < self.limit_per_host:
-            self._queue_host(host)
+            self._turns.add(host)
         return self._serve()
-
-    cdef int _queue_host(self, Host host) except -1:
-        if not host.is_queued:
-            host.is_queued = True
-            self._queue.append(host)
-        return 0
-
-    cdef int _purge_queue(self) except -1:
-        """Drop the hosts whose waiters gave up: while a limit is reached nothing else takes them out."""
-        cdef Host host
-        kept = deque()
-        for host in self._queue:
-            if host.waiters:
-                kept.append(host)
-            else:
-                host.is_queued = False
-        self._queue = kept
-        return 0
 
     cdef int _serve(self) except -1:
         """Pass free slots to waiters: hosts take turns, each host's waiters in order."""
         cdef Host host
         cdef Waiter waiter
-        while self._queue and not (self.limit > 0 and self.in_use >= self.limit):
-            host = self._queue.popleft()
-            host.is_queued = False
+        while self._turns.queue and not (self.limit > 0 and self.in_use >= self.limit):
+            host = self._turns.next()
             if not host.waiters or not self._has_room(host):
                 continue
             waiter, _ = host.waiters.popitem(last=False)
             self.waiting -= 1
-            waiter._unlink()
             if not waiter.future.done():
                 self._grant(host, waiter)
             # In the queue also when the pool is full now: another host may free the next slot.
             if host.waiters and (self.limit_per_host <= 0 or host.in_use < self.limit_per_host):
-                self._queue_host(host)
+                self._turns.add(host)
         return 0
 
     cdef int _grant(self, Host host, Waiter waiter) except -1:
         cdef Connection conn
+        cdef double now = self.deadlines.now()
         # Counted first, as in take().
         self._count(host)
-        conn = self._pop_idle(host)
+        conn = self._pop_idle(host, now)
         if conn is not None:
-            conn._reserve()
-        waiter.is_granted = True
-        waiter.future.set_result(conn)
-        return 0
+            conn._reserve(now, now - waiter.asked_at, waiter.holder)
+        else:
+            host.dialling += 1
+            self.dialling += 1
+            if self.max_open > 0:
+                self._make_room()
+        if waiter.has_waited:
+            host.figures.waited(now - waiter.asked_at)
+            self.figures.waited(now - waiter.asked_at)
+        return waiter.resolve(conn)
 
     cdef int _evict_if_empty(self, Host host) except -1:
-        """Forget a host nobody uses: a crawler meets millions."""
-        if host.in_use == 0 and host.idle_count == 0 and not host.waiters and not host.is_evicted:
+        """Forget a host nobody uses, but for its figures: a crawler meets millions."""
+        if host.is_empty() and not host.is_evicted:
             if self.hosts.get(host.key) is host:
                 del self.hosts[host.key]
+                self._remembered[host.key] = host
+                if len(self._remembered) > HOSTS_REMEMBERED:
+                    self._remembered.popitem(last=False)
             host.is_evicted = True
         return 0
 
@@ -342,14 +528,15 @@ cdef class Pool(ConnectionOwner):
         if self.is_closed:
             return
         self.is_closed = True
-        self._queue.clear()
+        self._turns.queue.clear()
         for host in list(self.hosts.values()):
-            for waiter in list(host.waiters):
+            for waiter in [*host.waiters, *host.diallers]:
                 waiter._unlink()
                 if not waiter.future.done():
                     waiter.future.set_exception(PoolClosed())
             self.waiting -= len(host.waiters)
             host.waiters.clear()
+            host.diallers.clear()
         for conn in list(self._open):
             try:
                 (<Connection> conn)._drop(CloseReason.POOL_CLOSED)
@@ -361,9 +548,41 @@ cdef class Pool(ConnectionOwner):
         self.deadlines.close()
         self.hosts.clear()
 
+    def idle_connections(self):
+        """List the idle connections, in no order."""
+        return [conn for conn in self._open if (<Connection> conn).state == ConnectionState.IDLE]
+
+    def count_retry(self, Host host not None):
+        """A request is sent again because a reused connection turned out dead."""
+        host.figures.counts.stale_retries += 1
+        self.figures.counts.stale_retries += 1
+
     def connections(self):
         """List the connections that are not gone, in no order; for whoever counts or looks."""
         return list(self._open)
+
+    def known_hosts(self):
+        """List the hosts, and those without connections that are remembered, in no order."""
+        return [*self.hosts.values(), *self._remembered.values()]
+
+    def snapshot(self, Host host=None):
+        """Copy the figures of a host or of the whole pool.
+
+        Returns:
+            What `Figures.snapshot` returns, with in_use, idle, dialling, waiting, and what was learned.
+        """
+        figures = self.figures.snapshot() if host is None else host.figures.snapshot()
+        learned = None
+        if host is None:
+            in_use, idle, dialling, waiting = self.in_use, self.idle, self.dialling, self.waiting
+        else:
+            in_use, idle, dialling, waiting = host.in_use, host.idle_count, host.dialling, len(host.waiters)
+            if host.learner is not None:
+                learned = host.learner.limit_at(self.deadlines.now())
+        figures.update(
+            in_use=in_use - dialling, idle=idle, dialling=dialling, waiting=waiting, learned_keepalive=learned
+        )
+        return figures
 
     def wait_closed(self):
         """Return a future that is done when every transport of the closed pool is gone."""

@@ -1,5 +1,6 @@
 """Looking into the pool: figures, timings, leaks, exporters."""
 
+from .observer import Observer as Observer
 from .reasons import CloseReason as CloseReason
 from .stats import Histogram as Histogram
 from .stats import PoolStats as PoolStats

@@ -1,6 +1,6 @@
 """What the pool counts, as immutable snapshots. Made by the connectors; must not reach into the pool."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -9,6 +9,11 @@ from .reasons import CloseReason
 
 # Upper bounds of the buckets of PoolStats.waits, seconds; one more bucket has what is above.
 WAIT_BOUNDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+
+_SUMS = (
+    "in_use", "idle", "dialling", "waiting", "created", "reused", "requests", "refused", "wait_timeouts",
+    "dial_failures", "stale_retries", "bytes_in", "bytes_out",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -86,6 +91,32 @@ class PoolStats:
     def open(self) -> int:
         """Connections that are open: in use or idle."""
         return self.in_use + self.idle
+
+    @classmethod
+    def of(cls, snapshots: Sequence[Mapping[str, Any]]) -> "PoolStats":
+        """Sum up what the core copied from its counters (`Pool.snapshot`)."""
+
+        def total(name: str) -> Any:
+            return sum(snapshot[name] for snapshot in snapshots)
+
+        def spread(name: str) -> tuple[int, float, float]:
+            counts, totals, maxima = zip(*(snapshot[name] for snapshot in snapshots), strict=True)
+            return sum(counts), sum(totals), max(maxima)
+
+        closed = map(sum, zip(*(snapshot["closed"] for snapshot in snapshots), strict=True))
+        buckets = zip(*(snapshot["wait_buckets"] for snapshot in snapshots), strict=True)
+        learned = [found for snapshot in snapshots if (found := snapshot["learned_keepalive"]) is not None]
+        return cls(
+            **{name: total(name) for name in _SUMS},
+            closed=MappingProxyType(
+                {reason: count for reason, count in zip(CloseReason, closed, strict=True) if count}
+            ),
+            waits=Histogram(*spread("waits"), counts=tuple(map(sum, buckets))),
+            dials=Spread(*spread("dials")),
+            tls_handshakes=Spread(*spread("tls")),
+            requests_per_connection=Spread(*spread("lives")),
+            learned_keepalive=min(learned, default=None),
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """The figures as plain values, for logs and JSON; reasons by their lower-case names."""

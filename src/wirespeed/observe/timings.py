@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Timings:
-    """The stages of one request, the last hop of a redirect, in seconds; a stage is None while it is not over.
+    """The stages of one request, the last hop of a redirect, in seconds; None for those that are not over.
 
     Attributes:
         queue: waiting for a slot, or for a connection of the pool.

@@ -41,8 +41,8 @@ _DIAL: Final = "_create_connection"
 # The module of this package's connectors. Looked up, not imported: it stands above this one,
 # and where it was not imported there are no such connectors.
 _POOLED: Final = "wirespeed.connector"
-# Their methods that wait for a slot, and may get a connection with it that was in use before.
-_WAITS: Final = ("_slot", "_slot_traced")
+# Their methods that wait for a slot or a connection, and may get one that was in use before.
+_WAITS: Final = ("_slot", "_race", "_slot_traced")
 
 
 class Mock(Protocol):
@@ -220,15 +220,9 @@ def _sift_aiohttps(connector: Any) -> None:
 
 
 def _sift_pooled(connector: BaseConnector, pool: Any) -> None:
-    for host in list(pool.hosts.values()):
-        for _ in range(host.idle_count):
-            # Reserved and given back, oldest first, the order stays.
-            if (conn := pool.take(host)) is None:
-                break
-            if _is_usable(connector, host.key, conn.transport):
-                pool.give_back(conn)
-            else:
-                conn.close()
+    for conn in pool.idle_connections():
+        if not _is_usable(connector, conn.host.key, conn.transport):
+            conn.close()
 
 
 def _passes(mocks: list[Mock], host: str, port: int | None) -> bool:

@@ -1,0 +1,6 @@
+from typing import final
+
+@final
+class KeepAliveLearner:
+    def note(self, age: float, now: float) -> None: ...
+    def limit_at(self, now: float) -> float | None: ...

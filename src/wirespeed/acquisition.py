@@ -1,0 +1,398 @@
+"""How a connector gets a connection: from the pool's idle ones, from those that are freed, or by dialling.
+
+Dialling stays aiohttp's (`_create_connection`: resolver, DNS cache, happy eyeballs, TLS, proxies).
+A part of the connectors; it must not know requests beyond what dialling needs of them.
+"""
+
+import asyncio
+import functools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import ClientRequest, helpers
+from aiohttp.client import DEFAULT_TIMEOUT
+from aiohttp.client_exceptions import (
+    ClientConnectionError,
+    ClientConnectionResetError,
+    ConnectionTimeoutError,
+)
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.connector import BaseConnector
+from aiohttp.tracing import Trace
+from yarl import URL
+
+from ._core.connection import Connection as PooledConnection
+from ._core.connection import ConnectionState
+from ._core.hosts import ConnectTimeout, Host, PoolClosed, TooManyWaiters, Waiter, WaitTimeout
+from ._core.pool import Pool
+from .dialling import Dial
+from .loops import start_task
+from .pooling import PoolFull, PoolOptions, PoolTimeout
+from .sockets import TCPOptions
+from .survey import Survey
+
+if TYPE_CHECKING:
+    from aiohttp.client import ClientTimeout
+
+    from ._core.figures import ConnectionFacts
+
+# The packages whose transports are known to do what asyncio's documentation says.
+_LOOPS = frozenset({"asyncio", "uvloop", "winloop", "wirespeed"})
+# Seconds for which a dial may go on whose caller was served otherwise; aiohttp's sock_connect.
+_ORPHAN_DIAL_MAX = 30.0
+
+
+class StandIn(ClientConnectionError):
+    """What was dialled is no connection that the pool could keep: a test put its own thing there.
+
+    The slot is free again. `protocol` is the thing.
+    """
+
+    def __init__(self, connector: BaseConnector, protocol: Any) -> None:
+        super().__init__(f"Expected a connection of aiohttp's, got {protocol!r}")
+        self.connector = connector
+        self.protocol = protocol
+
+    def hand_over(self) -> None:
+        """Leave the connector to the full lane from here on: it takes a `connect` of one's own for a sign."""
+        self.protocol.close()
+        self.connector.connect = self.connector.connect  # type: ignore[method-assign]
+
+
+class Acquirer(BaseConnector):
+    """The part of the connectors that acquires connections."""
+
+    pool: Pool
+    options: PoolOptions
+    _tcp: TCPOptions | None
+    _survey: Survey
+    _dials: "set[asyncio.Task[Any]]"
+
+    async def acquire(
+        self, host: Host, req: ClientRequest, timeout: "ClientTimeout", total_at: float
+    ) -> PooledConnection:
+        """Get a reserved connection: an idle one, one that is given back, or a new one.
+
+        Args:
+            host: the pool's Host of the request's connection key.
+            req: what aiohttp's dialling needs to know.
+            timeout: `connect`, `sock_connect` and `ceil_threshold` are used.
+            total_at: loop time at which the whole request times out; 0 for never.
+
+        Raises:
+            PoolTimeout: `connect` or `pool_timeout` passed before there was a slot.
+            PoolFull: too many wait for a slot already.
+            ConnectionTimeoutError: `connect` or `sock_connect` passed.
+            TimeoutError: `total_at` passed.
+            ClientConnectorError: the connection could not be made.
+            ClientConnectionError: the connector was closed.
+        """
+        connect_at = 0.0
+        if timeout.connect is not None and timeout.connect > 0:
+            connect_at = helpers.calculate_timeout_when(
+                self._loop.time(), timeout.connect, timeout.ceil_threshold
+            )
+        asked_at = self.pool.now()
+        try:
+            while True:
+                conn = await self._slot(host, connect_at, total_at)
+                if conn is None:
+                    conn = await self._race(host, req, timeout, connect_at, total_at, asked_at)
+                if conn.state == ConnectionState.RESERVED:
+                    return conn
+                # Lost between the grant and this step; its slot was passed on.
+                host = self.pool.host(host.key)
+        except (PoolClosed, TooManyWaiters, WaitTimeout) as exc:
+            raise self._refusal(host, req, exc) from exc
+        except ConnectTimeout as exc:
+            cause = exc.__cause__ or asyncio.TimeoutError()
+            raise ConnectionTimeoutError(f"Connection timeout to host {req.url}") from cause
+
+    def _refusal(self, host: Host, req: ClientRequest, exc: Exception) -> ClientConnectionError:
+        """What the caller gets that the pool had nothing for."""
+        if isinstance(exc, PoolClosed):
+            return ClientConnectionError("Connector is closed.")
+        pressure = self._survey.pressure(host)
+        if isinstance(exc, TooManyWaiters):
+            text = f"No connection to host {req.url}, max_waiters={self.options.max_waiters} wait already"
+            return PoolFull(text, pressure)
+        return PoolTimeout(f"Connection timeout to host {req.url}", pressure, *exc.args)
+
+    async def _slot(self, host: Host, connect_at: float, total_at: float) -> PooledConnection | None:
+        """Wait for a slot of the pool; with it may come a connection."""
+        pool = self.pool
+        if pool.try_reserve(host):
+            return None
+        waiter = pool.wait(host, connect_at, total_at)
+        try:
+            return await waiter.future
+        except BaseException:
+            pool.cancel(waiter)
+            raise
+
+    async def _race(
+        self,
+        host: Host,
+        req: ClientRequest,
+        timeout: "ClientTimeout",
+        connect_at: float,
+        total_at: float,
+        asked_at: float,
+    ) -> PooledConnection:
+        """Dial on a slot that is held, and take what comes first: the new connection, or one that is freed.
+
+        When it is a freed one, the dial goes on, and what it makes joins the pool.
+        """
+        pool = self.pool
+        waiter = pool.begin_dial(host, connect_at, total_at, pool.now() - asked_at)
+        task = None
+        try:
+            if not waiter.future.done():
+                task = self._start_dial(waiter, req, timeout)
+            conn = await waiter.future
+        except BaseException:
+            pool.cancel(waiter)
+            if task is not None:
+                task.cancel()
+            raise
+        finally:
+            del waiter  # an exception's traceback holds this frame, and the future the exception
+        assert conn is not None
+        if task is not None and not task.done():
+            handle = self._loop.call_later(_ORPHAN_DIAL_MAX, task.cancel)
+            task.add_done_callback(lambda _: handle.cancel())
+        return conn
+
+    def _start_dial(
+        self, waiter: Waiter, req: ClientRequest, timeout: "ClientTimeout"
+    ) -> "asyncio.Task[tuple[ResponseHandler, Dial]]":
+        """Dial in a task; what comes of it goes to the waiter, or to the pool."""
+        task = start_task(self._dial(req, timeout))
+        if task.done():
+            self._end_dial(waiter, task)
+        else:
+            self._dials.add(task)
+            # Not in the task: one that is cancelled before its first step runs nothing of it.
+            task.add_done_callback(functools.partial(self._end_dial, waiter))
+        return task
+
+    async def _dial(self, req: ClientRequest, timeout: "ClientTimeout") -> tuple[ResponseHandler, Dial]:
+        dial = Dial()
+        dial.watch()
+        try:
+            return await self._create_connection(req, [], timeout), dial
+        except asyncio.TimeoutError as exc:
+            raise ConnectTimeout() from exc
+
+    def _end_dial(self, waiter: Waiter, task: "asyncio.Task[tuple[ResponseHandler, Dial]]") -> None:
+        self._dials.discard(task)
+        transport = None
+        try:
+            protocol, dial = task.result()
+            transport = self._strip(protocol)
+            facts = self._finish(transport, dial)
+        except BaseException as exc:
+            if transport is not None:
+                transport.abort()
+            self.pool.fail_dial(waiter, exc)
+            return
+        try:
+            conn = self.pool.end_dial(waiter, transport, facts)
+        except PoolClosed:
+            transport.abort()
+        else:
+            self._anchor(conn, protocol)
+
+    def _finish(self, transport: asyncio.Transport, dial: Dial) -> "ConnectionFacts":
+        """Set the options of a socket that was dialled, and sum up the dial."""
+        facts = dial.facts(transport)
+        if self._tcp is not None and (sock := transport.get_extra_info("socket")) is not None:
+            self._tcp.apply(sock)
+        return facts
+
+    def _strip(self, protocol: ResponseHandler) -> asyncio.Transport:
+        """Take the transport from the handler it was dialled with.
+
+        Raises:
+            StandIn: it is something else. Not isinstance(): mocks pass for what they stand for.
+            ClientConnectionResetError: it is in doubt already.
+        """
+        if not issubclass(type(protocol), ResponseHandler) or not _changes_hands(
+            protocol.transport, protocol
+        ):
+            raise StandIn(self, protocol)
+        transport = protocol.transport
+        if transport is None or transport.is_closing():
+            raise ClientConnectionResetError("Cannot write to closing transport")
+        if protocol.should_close:
+            transport.abort()
+            raise ClientConnectionResetError("Cannot write to closing transport")
+        protocol.transport = None
+        return transport
+
+    @staticmethod
+    def _anchor(conn: PooledConnection, protocol: ResponseHandler) -> None:
+        if type(protocol) is not ResponseHandler:
+            # A connector's own: aiohttp-socks' closes the connection when it is collected.
+            conn.anchor = protocol
+
+    async def acquire_traced(
+        self, req: ClientRequest, traces: Sequence[Trace], timeout: "ClientTimeout"
+    ) -> PooledConnection:
+        """Get a reserved connection as `acquire` does, and tell the traces of each step.
+
+        The total time is the caller's to see to: the code of traces takes part of it.
+
+        Raises:
+            PoolTimeout: `connect` or `pool_timeout` passed before there was a slot.
+            PoolFull: too many wait for a slot already.
+            TimeoutError: `connect` passed.
+            ConnectionTimeoutError: `sock_connect` passed.
+            ClientConnectorError: the connection could not be made.
+            ClientConnectionError: the connector was closed.
+        """
+        pool = self.pool
+        host = pool.host(req.connection_key)
+        conn = pool.take(host)
+        if conn is None:
+            asked_at = pool.now()
+            is_waiting = True
+            try:
+                async with helpers.ceil_timeout(timeout.connect, timeout.ceil_threshold):
+                    while (conn := await self._slot_traced(host, traces)) is not None:
+                        if conn.state == ConnectionState.RESERVED:
+                            break
+                        host = pool.host(host.key)
+                    is_waiting = False
+                    if conn is None:
+                        # Its signals are the request's: it dials in its own task, for itself.
+                        waited = pool.now() - asked_at
+                        conn = await self._dial_traced(host, req, traces, timeout)
+                        conn.waited = waited
+                        return conn
+            except (PoolClosed, TooManyWaiters, WaitTimeout) as exc:
+                raise self._refusal(host, req, exc) from exc
+            except asyncio.TimeoutError as exc:
+                if not is_waiting:
+                    raise
+                raise self._refusal(host, req, WaitTimeout(pool.now() - asked_at)) from exc
+        try:
+            for trace in traces:
+                await trace.send_connection_reuseconn()
+            if req.proxy:
+                self._update_proxy_auth_header_and_build_proxy_req(req)
+        except BaseException:
+            pool.give_back(conn)
+            raise
+        return conn
+
+    async def _slot_traced(self, host: Host, traces: Sequence[Trace]) -> PooledConnection | None:
+        pool = self.pool
+        if pool.try_reserve(host):
+            return None
+        if pool.is_closed:
+            raise PoolClosed
+        waiter = pool.wait(host)
+        try:
+            for trace in traces:
+                await trace.send_connection_queued_start()
+            conn = await waiter.future
+            for trace in traces:
+                await trace.send_connection_queued_end()
+        except BaseException:
+            pool.cancel(waiter)
+            raise
+        return conn
+
+    async def _dial_traced(
+        self, host: Host, req: ClientRequest, traces: Sequence[Trace], timeout: "ClientTimeout"
+    ) -> PooledConnection:
+        protocol = transport = None
+        dial = Dial()
+        dial.watch()
+        try:
+            for trace in traces:
+                await trace.send_connection_create_start()
+            protocol = await self._create_connection(req, list(traces), timeout)
+            for trace in traces:
+                await trace.send_connection_create_end()
+            transport = self._strip(protocol)
+            facts = self._finish(transport, dial)
+        except BaseException as exc:
+            if transport is not None:
+                transport.abort()
+            elif protocol is not None and not isinstance(exc, StandIn):
+                protocol.abort()
+            self.pool.free(host)
+            raise
+        try:
+            conn = self.pool.add(host, transport, facts)
+        except PoolClosed:
+            transport.abort()
+            raise
+        self._anchor(conn, protocol)
+        return conn
+
+    async def prewarm(self, origin: Any, n: int = 1, *, timeout: "ClientTimeout | None" = None) -> int:
+        """Open connections before they are needed.
+
+        Args:
+            origin: where to, as in "https://example.org"; a path is ignored.
+            n: how many connections shall be open, idle and used ones counted. The limits hold: no
+                more are made than there are free slots.
+            timeout: `connect` or `total` bounds the whole, `sock_connect` each connection; None for
+                aiohttp's default.
+
+        Returns:
+            How many connections to the origin are open, or nearly: those that others are making count.
+
+        Raises:
+            ValueError, TypeError: bad arguments.
+            ClientConnectorError: no connection at all could be made; the first failure.
+            ClientConnectionError: the connector is closed.
+        """
+        url = URL(origin)
+        if not isinstance(n, int) or isinstance(n, bool):
+            raise TypeError(f"n has to be an int, not {n!r}")
+        if n < 1:
+            raise ValueError(f"n has to be at least 1, not {n}")
+        if not url.absolute or url.scheme not in self.allowed_protocol_schema_set:
+            raise ValueError(f"origin has to be an absolute http or https URL, not {origin!r}")
+        if self.closed:
+            raise ClientConnectionError("Connector is closed.")
+        timeout = timeout or DEFAULT_TIMEOUT
+        pool = self.pool
+        req = ClientRequest("GET", url, loop=self._loop, ssl=True)
+        host = pool.host(req.connection_key)
+        tasks = []
+        while host.in_use + host.idle_count < n and pool.try_reserve(host):
+            tasks.append(self._start_dial(pool.begin_dial(host, is_for_pool=True), req, timeout))
+        if tasks:
+            try:
+                await asyncio.wait(tasks, timeout=timeout.connect or timeout.total)
+            finally:
+                for task in tasks:
+                    task.cancel()
+        count = host.in_use + host.idle_count
+        if tasks and not count:
+            # Those that did not end in time are cancelled, but not done.
+            failed = [task.exception() for task in tasks if task.done() and not task.cancelled()]
+            error = next((exc for exc in failed if exc is not None), None)
+            if error is None or isinstance(error, ConnectTimeout):
+                raise ConnectionTimeoutError(f"Connection timeout to host {url}") from error
+            raise error
+        return count
+
+
+def _changes_hands(transport: Any, protocol: asyncio.BaseProtocol) -> bool:
+    """Whether a transport can be given another protocol; those of mocks may not, or pretend to."""
+    if transport is None or type(transport).__module__.partition(".")[0] in _LOOPS:
+        return True
+    other = asyncio.Protocol()
+    try:
+        transport.set_protocol(other)
+        is_changed = transport.get_protocol() is other
+        transport.set_protocol(protocol)
+    except (AttributeError, NotImplementedError):
+        return False
+    return is_changed
