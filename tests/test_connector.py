@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ClientRequest
-from support.checks import eventually, express_session
+from support.checks import eventually, express_session, nothing_left
 from support.local import LocalServer
 from yarl import URL
 
@@ -86,3 +86,31 @@ async def test_connect_takes_no_traces_for_none() -> None:
         failing = mock.patch.object(connector, "_create_connection", side_effect=OSError("unreachable"))
         with failing, pytest.raises(OSError, match="unreachable"):
             await connector.connect(_request(), None, aiohttp.ClientTimeout())  # type: ignore[arg-type]
+
+
+class _Losing(wirespeed.TCPConnector):
+    """Every new connection is lost before its caller gets to it."""
+
+    dials = 0
+
+    async def _create_connection(self, req: Any, traces: Any, timeout: Any) -> Any:
+        protocol = await super()._create_connection(req, traces, timeout)
+        self.dials += 1
+        # After what adopts it, before what the caller does.
+        self._loop.call_soon(self._loop.call_soon, self._lose)
+        return protocol
+
+    def _lose(self) -> None:
+        for conn in self.pool.connections():
+            conn.close()
+
+
+@pytest.mark.skipif(not wirespeed.NATIVE, reason="the fallback has no pool of ours")
+async def test_new_connections_that_are_lost_at_once_are_not_dialled_for_ever() -> None:
+    async with LocalServer() as server, nothing_left():
+        connector = _Losing()
+        async with wirespeed.ClientSession(connector=connector) as session:
+            with pytest.raises(aiohttp.ClientConnectionResetError):
+                await session.get(server.url("/ok"))
+        assert connector.dials == 1
+        assert connector.stats().in_use == connector.stats().dialling == 0

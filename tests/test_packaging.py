@@ -55,7 +55,8 @@ def test_the_installed_version_is_the_one_that_is_imported() -> None:
 
 
 def test_the_extras_of_the_readme_exist(project: dict[str, Any]) -> None:
-    assert {"cli", "test", "bench", "lint"} <= project["optional-dependencies"].keys()
+    named = {"cli", "prometheus", "opentelemetry", "test", "bench", "lint"}
+    assert named <= project["optional-dependencies"].keys()
 
 
 def test_classifiers_name_every_supported_version(project: dict[str, Any], pyproject: dict[str, Any]) -> None:

@@ -87,6 +87,15 @@ class Acquirer(BaseConnector):
             ClientConnectorError: the connection could not be made.
             ClientConnectionError: the connector was closed.
         """
+        try:
+            return await self._obtain(host, req, timeout, total_at)
+        except ConnectTimeout as exc:
+            cause = exc.__cause__ or asyncio.TimeoutError()
+            raise ConnectionTimeoutError(f"Connection timeout to host {req.url}") from cause
+
+    async def _obtain(
+        self, host: Host, req: ClientRequest, timeout: "ClientTimeout", total_at: float
+    ) -> PooledConnection:
         connect_at = 0.0
         if timeout.connect is not None and timeout.connect > 0:
             connect_at = helpers.calculate_timeout_when(
@@ -98,15 +107,28 @@ class Acquirer(BaseConnector):
                 conn = await self._slot(host, connect_at, total_at)
                 if conn is None:
                     conn = await self._race(host, req, timeout, connect_at, total_at, asked_at)
-                if conn.state == ConnectionState.RESERVED:
+                if conn.state == ConnectionState.RESERVED or conn.is_dialled:
+                    # A new one that is lost already is the caller's failure: else we might dial for ever.
                     return conn
                 # Lost between the grant and this step; its slot was passed on.
                 host = self.pool.host(host.key)
         except (PoolClosed, TooManyWaiters, WaitTimeout) as exc:
             raise self._refusal(host, req, exc) from exc
+
+    async def acquire_untraced(self, req: ClientRequest, timeout: "ClientTimeout") -> PooledConnection:
+        """Get a reserved connection for aiohttp's own code, whose words for a timeout are its own.
+
+        Raises:
+            TimeoutError: `connect` or `sock_connect` passed; else as `acquire`.
+        """
+        host = self.pool.host(req.connection_key)
+        conn = self.pool.take(host)
+        if conn is not None:
+            return conn
+        try:
+            return await self._obtain(host, req, timeout, 0.0)
         except ConnectTimeout as exc:
-            cause = exc.__cause__ or asyncio.TimeoutError()
-            raise ConnectionTimeoutError(f"Connection timeout to host {req.url}") from cause
+            raise asyncio.TimeoutError from exc
 
     def _refusal(self, host: Host, req: ClientRequest, exc: Exception) -> ClientConnectionError:
         """What the caller gets that the pool had nothing for."""

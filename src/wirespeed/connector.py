@@ -73,7 +73,7 @@ class PooledConnector(Acquirer):
             learns=options.learn_keepalive,
         )
         self._tcp = TCPOptions.of(options.tcp)
-        self._survey = Survey(self.pool)
+        self._survey = Survey(self.pool, self._limit)
         self._factory = ProtocolFactory(self._factory)  # type: ignore[assignment]
         self._lent: dict[ResponseHandler, PooledConnection] = {}
         self._dials: set[asyncio.Task[Any]] = set()
@@ -92,7 +92,10 @@ class PooledConnector(Acquirer):
             # A tool patched aiohttp's connect; it has to see the call, and serves it alone.
             return await inherited(req, traces, timeout)
         try:
-            conn = await self.acquire_traced(req, traces or (), timeout)
+            if traces or req.proxy:
+                conn = await self.acquire_traced(req, traces or (), timeout)
+            else:
+                conn = await self.acquire_untraced(req, timeout)
         except StandIn as exc:
             # Handled as aiohttp handles its connections, by aiohttp's code.
             self._acquired.add(exc.protocol)

@@ -28,7 +28,7 @@ class Pressure:
     """The state of a pool in which somebody found no connection.
 
     Attributes:
-        limit_name: "limit", or "limit_per_host"; what blocked.
+        limit_name: "limit", "limit_per_host" or "max_open"; what blocked.
         limit: its value.
         in_use: connections in use, of the whole pool or, for `limit_per_host`, of the host.
         idle: idle connections, likewise.

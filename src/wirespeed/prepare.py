@@ -29,7 +29,7 @@ _INLINE_PAYLOADS = frozenset(
     {payload.BytesPayload, payload.StringPayload, payload.JsonPayload, payload.JsonBytesPayload}
 )
 # Plain requests kept ready, and hosts whose field lines are; emptied when full.
-_PREPARED_MAX = 1024
+_PREPARED_MAX = 4096
 _TEMPLATES_MAX = 4096
 # Options that leave the head alone.
 PLAIN_OPTIONS = frozenset({"allow_redirects", "max_redirects", "raise_for_status", "timeout"})

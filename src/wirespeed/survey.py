@@ -61,10 +61,16 @@ def describe(name: str, pool: Pool, limit: int, limit_per_host: int, is_closed: 
 
 
 class Survey:
-    """Tells who holds the connections of a pool, when somebody found none."""
+    """Tells who holds the connections of a pool, when somebody found none.
 
-    def __init__(self, pool: Pool) -> None:
+    Args:
+        pool: the pool.
+        limit: the connector's, which `max_open` may have lowered.
+    """
+
+    def __init__(self, pool: Pool, limit: int) -> None:
         self._pool = pool
+        self._limit_name = "limit" if pool.limit == limit else "max_open"
         self._holders: dict[Host | None, tuple[Holder, ...]] = {}
         self._found_at = 0.0
 
@@ -75,7 +81,7 @@ class Survey:
         of: Host | Pool = pool if is_total else host
         only = None if is_total else host
         return Pressure(
-            limit_name="limit" if is_total else "limit_per_host",
+            limit_name=self._limit_name if is_total else "limit_per_host",
             limit=pool.limit if is_total else pool.limit_per_host,
             in_use=of.in_use - of.dialling,
             idle=pool.idle if is_total else host.idle_count,

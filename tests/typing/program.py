@@ -1,6 +1,10 @@
 """What type checkers make of a program that says `import wirespeed as aiohttp`; mypy checks this file."""
 
+from prometheus_client import REGISTRY
+
 import wirespeed as aiohttp
+from wirespeed.observe.opentelemetry import Instrumentation, instrument
+from wirespeed.observe.prometheus import PoolCollector
 
 
 async def main() -> None:
@@ -8,6 +12,9 @@ async def main() -> None:
     async with aiohttp.ClientSession(timeout=timeout, strict_native=True) as session:
         stats: dict[str, object] = session.native_stats()
         reason: aiohttp.LaneReason | None = session.explain("GET", "http://host.example/").reason
+        REGISTRY.register(PoolCollector(session.connector))
+        metrics: Instrumentation = instrument(session.connector)
+        metrics.uninstrument()
         async with session.get("http://host.example/", params={"a": "1"}) as resp:
             status: int = resp.status
         print(stats, reason, status, await annotated(session, resp))

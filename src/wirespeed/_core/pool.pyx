@@ -456,6 +456,9 @@ cdef class Pool(ConnectionOwner):
             if conn is None:
                 return None
             reason = conn.why_unusable(now)
+            if reason == CloseReason.KEPT and 0 <= host.learned(now) <= now - conn.idle_since:
+                # Learned while it was idle.
+                reason = CloseReason.LEARNED_TIMEOUT
             if reason != CloseReason.KEPT:
                 conn._close(reason)
                 continue

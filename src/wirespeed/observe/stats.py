@@ -10,6 +10,7 @@ from .reasons import CloseReason
 # Upper bounds of the buckets of PoolStats.waits, seconds; one more bucket has what is above.
 WAIT_BOUNDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
 
+_REASONS = tuple(CloseReason)
 _SUMS = (
     "in_use", "idle", "dialling", "waiting", "created", "reused", "requests", "refused", "wait_timeouts",
     "dial_failures", "stale_retries", "bytes_in", "bytes_out",
@@ -95,27 +96,17 @@ class PoolStats:
     @classmethod
     def of(cls, snapshots: Sequence[Mapping[str, Any]]) -> "PoolStats":
         """Sum up what the core copied from its counters (`Pool.snapshot`)."""
-
-        def total(name: str) -> Any:
-            return sum(snapshot[name] for snapshot in snapshots)
-
-        def spread(name: str) -> tuple[int, float, float]:
-            counts, totals, maxima = zip(*(snapshot[name] for snapshot in snapshots), strict=True)
-            return sum(counts), sum(totals), max(maxima)
-
-        closed = map(sum, zip(*(snapshot["closed"] for snapshot in snapshots), strict=True))
-        buckets = zip(*(snapshot["wait_buckets"] for snapshot in snapshots), strict=True)
-        learned = [found for snapshot in snapshots if (found := snapshot["learned_keepalive"]) is not None]
+        one = snapshots[0] if len(snapshots) == 1 else _sum_of(snapshots)
+        count, total, longest = one["waits"]
+        closed = {reason: number for reason, number in zip(_REASONS, one["closed"], strict=True) if number}
         return cls(
-            **{name: total(name) for name in _SUMS},
-            closed=MappingProxyType(
-                {reason: count for reason, count in zip(CloseReason, closed, strict=True) if count}
-            ),
-            waits=Histogram(*spread("waits"), counts=tuple(map(sum, buckets))),
-            dials=Spread(*spread("dials")),
-            tls_handshakes=Spread(*spread("tls")),
-            requests_per_connection=Spread(*spread("lives")),
-            learned_keepalive=min(learned, default=None),
+            **{name: one[name] for name in _SUMS},
+            closed=MappingProxyType(closed),
+            waits=Histogram(count, total, longest, counts=one["wait_buckets"]),
+            dials=Spread(*one["dials"]),
+            tls_handshakes=Spread(*one["tls"]),
+            requests_per_connection=Spread(*one["lives"]),
+            learned_keepalive=one["learned_keepalive"],
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -129,3 +120,18 @@ class PoolStats:
             if isinstance(value, Spread):
                 plain[name] = {**vars(value), "mean": value.mean}
         return plain
+
+
+def _sum_of(snapshots: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def column(name: str) -> list[Any]:
+        return [snapshot[name] for snapshot in snapshots]
+
+    found: dict[str, Any] = {name: sum(column(name)) for name in _SUMS}
+    for name in ("closed", "wait_buckets"):
+        found[name] = tuple(map(sum, zip(*column(name), strict=True)))
+    for name in ("waits", "dials", "tls", "lives"):
+        counts, totals, maxima = zip(*column(name), strict=True)
+        found[name] = (sum(counts), sum(totals), max(maxima))
+    learned = [value for value in column("learned_keepalive") if value is not None]
+    found["learned_keepalive"] = min(learned, default=None)
+    return found

@@ -9,10 +9,14 @@ import abc
 import asyncio
 import importlib
 import importlib.util
+import itertools
+import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
+
+from aiohttp.abc import AbstractResolver, ResolveResult
 
 from ...loops import new_event_loop
 from . import workloads
@@ -39,6 +43,12 @@ class Target:
     @property
     def request_url(self) -> str:
         return self.url + self.workload.path
+
+    def host_urls(self) -> list[str]:
+        """The URL of the request on each of the workload's hosts, which are one server."""
+        port = self.url.rpartition(":")[2]
+        hosts = self.workload.hosts
+        return [f"http://host{i}.test:{port}{self.workload.path}" for i in range(hosts)]
 
     def ssl_context(self) -> ssl.SSLContext | None:
         """Return a context that trusts `cafile`, or None without one."""
@@ -81,9 +91,10 @@ class SessionClient(Client):
         workload, module = self.target.workload, self._module
         context = self.target.ssl_context()
         connector = module.TCPConnector(
-            limit=max(100, workload.concurrency),
+            limit=workload.limit or max(100, workload.concurrency),
             force_close=workload.is_fresh,
             ssl=True if context is None else context,
+            resolver=None if workload.hosts == 1 else _Loopback(),
         )
         if workload.kind is Kind.RICH:
             # The jar ignores IP addresses unless told otherwise, and the server has no name.
@@ -107,6 +118,12 @@ class SessionClient(Client):
             async with session.get(url) as resp:
                 return len(await resp.read())
 
+        names = itertools.cycle(self.target.host_urls())
+
+        async def read_in_turn() -> int:
+            async with session.get(next(names)) as resp:
+                return len(await resp.read())
+
         async def decode() -> int:
             async with session.get(url) as resp:
                 answer = await resp.json()
@@ -128,7 +145,7 @@ class SessionClient(Client):
             return int(answer["id"])
 
         return {
-            Kind.READ: read,
+            Kind.READ: read if self.target.workload.hosts == 1 else read_in_turn,
             Kind.TRACED: read,
             Kind.MIDDLEWARE: read,
             Kind.DECODE: decode,
@@ -142,6 +159,20 @@ class SessionClient(Client):
     def lanes(self) -> dict[str, Any] | None:
         stats = getattr(self._session, "native_stats", None)
         return None if stats is None else stats()
+
+
+class _Loopback(AbstractResolver):
+    """Every name is this machine's."""
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        return [
+            ResolveResult(hostname=host, host="127.0.0.1", port=port, family=socket.AF_INET, proto=0, flags=0)
+        ]
+
+    async def close(self) -> None:
+        """Nothing to close."""
 
 
 def _hooks(module: Any, kind: Kind) -> dict[str, Any]:
@@ -235,6 +266,8 @@ def _wirespeed(target: Target) -> Client:
 
 
 def _declines_hooks(workload: Workload) -> str | None:
+    if workload.limit or workload.hosts > 1:
+        return "it has no aiohttp resolver, or no limit like aiohttp's"
     has_hooks = workload.kind in (Kind.TRACED, Kind.MIDDLEWARE)
     return "it has no aiohttp traces or middlewares" if has_hooks else None
 

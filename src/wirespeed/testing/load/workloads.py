@@ -33,6 +33,8 @@ class Workload:
         is_tls: over TLS.
         is_fresh: a new connection for every request.
         is_gather: all requests at once in one `asyncio.gather`, behind a pool of `concurrency`.
+        limit: of the pool; 0 for as many as are in flight, and at least 100.
+        hosts: names of the server that the requests take turns at; each has connections of its own.
     """
 
     name: str
@@ -45,6 +47,8 @@ class Workload:
     is_tls: bool = False
     is_fresh: bool = False
     is_gather: bool = False
+    limit: int = 0
+    hosts: int = 1
 
 
 JSON_ID: Final = 10425
@@ -98,6 +102,8 @@ _ALL: Final = (
         expected=10_000_000,
     ),
     Workload("fresh32", "a new connection each, 32", concurrency=32, requests=3_000, is_fresh=True),
+    Workload("hosts1", "1 host, limit 100, 2,000 tasks", concurrency=2_000, limit=100),
+    Workload("hosts2000", "2,000 hosts, limit 100, 2,000 tasks", concurrency=2_000, limit=100, hosts=2_000),
     Workload(
         "gather100k",
         "asyncio.gather of 100,000 gets",

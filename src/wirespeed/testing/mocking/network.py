@@ -145,7 +145,7 @@ def _set(owner: type, name: str, value: Any) -> None:
 def _waiting(method: Any) -> Any:
     async def wait(self: BaseConnector, *args: Any) -> Any:
         conn = await method(self, *args)
-        if conn is not None and not _is_usable(self, conn.host.key, conn.transport):
+        if conn is not None and not conn.is_dialled and not _is_usable(self, conn.host.key, conn.transport):
             # The caller takes it for lost, and waits for another.
             conn.close()
         return conn
