@@ -225,7 +225,7 @@ class PoolLaws:
             if caller.is_pending:
                 assert caller.waiter.host.idle_count == 0
                 assert not pool.is_closed
-                assert any(dial.caller is caller for dial in self.dials), "waits for no dial"
+                assert any(dial.waiter is caller.waiter for dial in self.dials), "waits for no dial"
 
     def _check_idle(self) -> None:
         """No connection stays longer than it may; and what was known when it became idle is noted."""

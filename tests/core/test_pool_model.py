@@ -223,6 +223,11 @@ class PoolAgainstModel(PoolLaws, RuleBasedStateMachine):
         self.conns.append((conn, transport))
         self.counted[conn.host.key].created += 1
 
+    def _is_awaited(self, dial: Dial) -> bool:
+        """Its caller has not been served otherwise, nor is it gone; it may wait for another dial by now."""
+        caller = dial.caller
+        return caller in self.dialling and caller.waiter is dial.waiter and caller.is_pending
+
     @precondition(lambda self: self.dials)
     @rule(data=st.data())
     def dial_succeeds(self, data: st.DataObject) -> None:
@@ -231,7 +236,7 @@ class PoolAgainstModel(PoolLaws, RuleBasedStateMachine):
     def _end_dial(self, dial: Dial) -> None:
         self.dials.remove(dial)
         transport = FakeTransport(self.loop)
-        is_awaited = dial.caller is not None and dial.caller in self.dialling and dial.caller.is_pending
+        is_awaited = self._is_awaited(dial)
         self.asking = None
         try:
             conn = self.pool.end_dial(dial.waiter, transport, ConnectionFacts(connect=0.5))  # type: ignore[arg-type]
@@ -250,7 +255,7 @@ class PoolAgainstModel(PoolLaws, RuleBasedStateMachine):
     def dial_fails(self, data: st.DataObject, exc: BaseException) -> None:
         dial = data.draw(st.sampled_from(self.dials))
         self.dials.remove(dial)
-        is_awaited = dial.caller is not None and dial.caller in self.dialling and dial.caller.is_pending
+        is_awaited = self._is_awaited(dial)
         before = dial.waiter.future.done()
         self.pool.fail_dial(dial.waiter, exc)
         self.counted[dial.waiter.host.key].dial_failures += 1
