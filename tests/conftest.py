@@ -56,3 +56,9 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     coroutine: Coroutine[Any, Any, None] = function(**arguments)
     loop.run_until_complete(coroutine)
     return True
+
+
+def pytest_collection_finish() -> None:
+    """Leave what exists by now (modules, thousands of tests) out of each test's garbage collection."""
+    gc.collect()
+    gc.freeze()

@@ -355,10 +355,7 @@ def assert_lane(session: wirespeed.ClientSession, lane: str) -> None:
 
 both_lanes = pytest.mark.parametrize("lane", ["express", "full"])
 # Strict: the marks go when the connector tells of aiohttp's own requests, too.
-untold = pytest.mark.xfail(
-    wirespeed.NATIVE, reason="the full lane tells no observer of requests", strict=True
-)
-both_lanes_told = pytest.mark.parametrize("lane", ["express", pytest.param("full", marks=untold)])
+both_lanes_told = pytest.mark.parametrize("lane", ["express", "full"])
 
 
 @needs_figures
@@ -408,7 +405,6 @@ async def test_a_lost_connection_has_its_error(metrics: Metrics, lane: str) -> N
 
 
 @needs_figures
-@pytest.mark.xfail(not wirespeed.NATIVE, reason="the fallback tells of requests that were sent", strict=True)
 @both_lanes_told
 async def test_a_refused_connection_has_its_error(metrics: Metrics, lane: str, unused_port: int) -> None:
     async with session_of(lane) as session:

@@ -1,14 +1,10 @@
 """The pytest plugin: its fixture and marker in a run of their own, and what loading it costs."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-
-import wirespeed
+from support.inner_pytest import run_pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 TESTS = """
@@ -46,26 +42,6 @@ def test_marker(wirespeed_mock):
 def test_idle_route(wirespeed_mock):
     wirespeed_mock.get("http://api.example/idle")
 """
-
-
-def run_pytest(folder: Path) -> str:
-    """Run the tests of a folder with our plugin alone, and without the options of the run around it."""
-    path = os.pathsep.join([str(Path(wirespeed.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "_wirespeed_pytest"],
-        cwd=folder,
-        env={
-            **os.environ,
-            "PYTEST_ADDOPTS": "",
-            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-            "PYTHONPATH": path.rstrip(os.pathsep),
-        },
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
-    return done.stdout + done.stderr
 
 
 def test_fixture_and_marker(tmp_path: Path) -> None:

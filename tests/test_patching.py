@@ -332,7 +332,7 @@ import wirespeed
 import user
 wirespeed.install()
 assert user.ClientSession is wirespeed.ClientSession
-assert user.TCPConnector is wirespeed.TCPConnector
+assert (user.TCPConnector is wirespeed.TCPConnector) is wirespeed.NATIVE
 import aiohttp
 assert aiohttp.ClientSession is wirespeed.ClientSession
 """

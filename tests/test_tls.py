@@ -219,7 +219,8 @@ async def test_keep_alive_over_tls() -> None:
                 async with session.post(server.url("/echo"), data=b"%d" % n) as resp:
                     assert (await resp.json())["body"] == str(n)
             await asyncio.gather(*(_ok(session, server.url("/ok")) for _ in range(20)))
-        assert len(server.connections) == 2
+        # The first may have served them all before the second was made.
+        assert len(server.connections) <= 2
 
 
 @pytest.mark.parametrize("kind", ["bytes", "chunked"])

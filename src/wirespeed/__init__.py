@@ -31,10 +31,13 @@ if TYPE_CHECKING or NATIVE:
     from .connector import TCPConnector as TCPConnector
     from .connector import UnixConnector as UnixConnector
 else:
-    from aiohttp import TCPConnector, UnixConnector
+    from .fallback import TCPConnector, UnixConnector
 
-if not TYPE_CHECKING and NATIVE:
-    from .response import ClientResponse
+if not TYPE_CHECKING:
+    if NATIVE:
+        from .response import ClientResponse
+    else:
+        from .fallback import ClientResponse
 else:
     # For type checkers, too: what aiohttp's methods are declared to return.
     from aiohttp import ClientResponse as ClientResponse

@@ -26,6 +26,7 @@ def _core_is_importable() -> bool:
             learning,
             parser,
             pool,
+            rethrow,
         )
     except ImportError:
         return False

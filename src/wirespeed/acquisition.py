@@ -14,7 +14,9 @@ from aiohttp.client import DEFAULT_TIMEOUT
 from aiohttp.client_exceptions import (
     ClientConnectionError,
     ClientConnectionResetError,
+    ClientConnectorError,
     ConnectionTimeoutError,
+    ServerDisconnectedError,
 )
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import BaseConnector
@@ -59,6 +61,12 @@ class StandIn(ClientConnectionError):
         self.connector.connect = self.connector.connect  # type: ignore[method-assign]
 
 
+class _Queue:
+    """Whether a caller is in the queue of the pool: then it is the pool's fault that its time passes."""
+
+    is_in = False
+
+
 class Acquirer(BaseConnector):
     """The part of the connectors that acquires connections."""
 
@@ -85,6 +93,7 @@ class Acquirer(BaseConnector):
             ConnectionTimeoutError: `connect` or `sock_connect` passed.
             TimeoutError: `total_at` passed.
             ClientConnectorError: the connection could not be made.
+            ServerDisconnectedError: it was made, and lost at once.
             ClientConnectionError: the connector was closed.
         """
         try:
@@ -107,9 +116,11 @@ class Acquirer(BaseConnector):
                 conn = await self._slot(host, connect_at, total_at)
                 if conn is None:
                     conn = await self._race(host, req, timeout, connect_at, total_at, asked_at)
-                if conn.state == ConnectionState.RESERVED or conn.is_dialled:
-                    # A new one that is lost already is the caller's failure: else we might dial for ever.
+                if conn.state == ConnectionState.RESERVED:
                     return conn
+                if conn.is_dialled:
+                    # A server that takes connections and drops them: we would dial for ever.
+                    raise ServerDisconnectedError
                 # Lost between the grant and this step; its slot was passed on.
                 host = self.pool.host(host.key)
         except (PoolClosed, TooManyWaiters, WaitTimeout) as exc:
@@ -187,49 +198,55 @@ class Acquirer(BaseConnector):
 
     def _start_dial(
         self, waiter: Waiter, req: ClientRequest, timeout: "ClientTimeout"
-    ) -> "asyncio.Task[tuple[ResponseHandler, Dial]]":
+    ) -> "asyncio.Task[Exception | None]":
         """Dial in a task; what comes of it goes to the waiter, or to the pool."""
-        task = start_task(self._dial(req, timeout))
-        if task.done():
-            self._end_dial(waiter, task)
-        else:
+        dial = Dial()
+        task = start_task(self._dial(waiter, dial, req, timeout))
+        if not task.done():
             self._dials.add(task)
-            # Not in the task: one that is cancelled before its first step runs nothing of it.
-            task.add_done_callback(functools.partial(self._end_dial, waiter))
+            task.add_done_callback(functools.partial(self._end_dial, waiter, dial))
         return task
 
-    async def _dial(self, req: ClientRequest, timeout: "ClientTimeout") -> tuple[ResponseHandler, Dial]:
-        dial = Dial()
-        dial.watch()
-        try:
-            return await self._create_connection(req, [], timeout), dial
-        except asyncio.TimeoutError as exc:
-            raise ConnectTimeout() from exc
-
-    def _end_dial(self, waiter: Waiter, task: "asyncio.Task[tuple[ResponseHandler, Dial]]") -> None:
+    def _end_dial(self, waiter: Waiter, dial: Dial, task: "asyncio.Task[Exception | None]") -> None:
         self._dials.discard(task)
+        if not dial.has_begun:
+            # Cancelled before its first step: nothing of it has run.
+            self.pool.fail_dial(waiter, asyncio.CancelledError())
+
+    async def _dial(
+        self, waiter: Waiter, dial: Dial, req: ClientRequest, timeout: "ClientTimeout"
+    ) -> Exception | None:
+        """Dial for a waiter; returns why it failed."""
         transport = None
+        dial.begin()
         try:
-            protocol, dial = task.result()
+            try:
+                protocol = await self._create_connection(req, [], timeout)
+            except asyncio.TimeoutError as exc:
+                raise ConnectTimeout() from exc
             transport = self._strip(protocol)
-            facts = self._finish(transport, dial)
+            conn = self.pool.end_dial(waiter, transport, self._finish(transport, dial, req))
         except BaseException as exc:
             if transport is not None:
                 transport.abort()
-            self.pool.fail_dial(waiter, exc)
-            return
-        try:
-            conn = self.pool.end_dial(waiter, transport, facts)
-        except PoolClosed:
-            transport.abort()
-        else:
-            self._anchor(conn, protocol)
+            if not isinstance(exc, PoolClosed):
+                self.pool.fail_dial(waiter, exc)
+            if not isinstance(exc, Exception):
+                raise
+            return exc
+        finally:
+            del waiter  # its future has the exception, whose traceback holds this frame
+        self._anchor(conn, protocol)
+        return None
 
-    def _finish(self, transport: asyncio.Transport, dial: Dial) -> "ConnectionFacts":
+    def _finish(self, transport: asyncio.Transport, dial: Dial, req: ClientRequest) -> "ConnectionFacts":
         """Set the options of a socket that was dialled, and sum up the dial."""
         facts = dial.facts(transport)
         if self._tcp is not None and (sock := transport.get_extra_info("socket")) is not None:
-            self._tcp.apply(sock)
+            try:
+                self._tcp.apply(sock)
+            except OSError as exc:
+                raise ClientConnectorError(req.connection_key, exc) from exc
         return facts
 
     def _strip(self, protocol: ResponseHandler) -> asyncio.Transport:
@@ -278,14 +295,13 @@ class Acquirer(BaseConnector):
         conn = pool.take(host)
         if conn is None:
             asked_at = pool.now()
-            is_waiting = True
+            queue = _Queue()
             try:
                 async with helpers.ceil_timeout(timeout.connect, timeout.ceil_threshold):
-                    while (conn := await self._slot_traced(host, traces)) is not None:
+                    while (conn := await self._slot_traced(host, traces, queue)) is not None:
                         if conn.state == ConnectionState.RESERVED:
                             break
                         host = pool.host(host.key)
-                    is_waiting = False
                     if conn is None:
                         # Its signals are the request's: it dials in its own task, for itself.
                         waited = pool.now() - asked_at
@@ -295,7 +311,7 @@ class Acquirer(BaseConnector):
             except (PoolClosed, TooManyWaiters, WaitTimeout) as exc:
                 raise self._refusal(host, req, exc) from exc
             except asyncio.TimeoutError as exc:
-                if not is_waiting:
+                if not queue.is_in:
                     raise
                 raise self._refusal(host, req, WaitTimeout(pool.now() - asked_at)) from exc
         try:
@@ -308,7 +324,9 @@ class Acquirer(BaseConnector):
             raise
         return conn
 
-    async def _slot_traced(self, host: Host, traces: Sequence[Trace]) -> PooledConnection | None:
+    async def _slot_traced(
+        self, host: Host, traces: Sequence[Trace], queue: _Queue
+    ) -> PooledConnection | None:
         pool = self.pool
         if pool.try_reserve(host):
             return None
@@ -318,7 +336,9 @@ class Acquirer(BaseConnector):
         try:
             for trace in traces:
                 await trace.send_connection_queued_start()
+            queue.is_in = True
             conn = await waiter.future
+            queue.is_in = False
             for trace in traces:
                 await trace.send_connection_queued_end()
         except BaseException:
@@ -331,7 +351,7 @@ class Acquirer(BaseConnector):
     ) -> PooledConnection:
         protocol = transport = None
         dial = Dial()
-        dial.watch()
+        dial.begin()
         try:
             for trace in traces:
                 await trace.send_connection_create_start()
@@ -339,7 +359,7 @@ class Acquirer(BaseConnector):
             for trace in traces:
                 await trace.send_connection_create_end()
             transport = self._strip(protocol)
-            facts = self._finish(transport, dial)
+            facts = self._finish(transport, dial, req)
         except BaseException as exc:
             if transport is not None:
                 transport.abort()
@@ -398,7 +418,7 @@ class Acquirer(BaseConnector):
         count = host.in_use + host.idle_count
         if tasks and not count:
             # Those that did not end in time are cancelled, but not done.
-            failed = [task.exception() for task in tasks if task.done() and not task.cancelled()]
+            failed = [task.result() for task in tasks if task.done() and not task.cancelled()]
             error = next((exc for exc in failed if exc is not None), None)
             if error is None or isinstance(error, ConnectTimeout):
                 raise ConnectionTimeoutError(f"Connection timeout to host {url}") from error

@@ -28,6 +28,7 @@ from .acquisition import StandIn
 from .pooling import PoolTimeout
 from .prepare import Prepared
 from .response import ClientResponse
+from .stamps import tell_request
 from .survey import origin_of
 from .upload import new_writer, start_upload
 
@@ -133,8 +134,7 @@ def _tell_unsent(connector: Any, prepared: Prepared, asked_at: float, exc: BaseE
     """Tell the observers of an attempt that got no connection."""
     if connector.observers and not isinstance(exc, StandIn):
         duration = connector.pool.now() - asked_at
-        for observer in connector.observers:
-            observer.request_ended(origin_of(prepared.key), prepared.method, None, duration, exc)
+        tell_request(connector, origin_of(prepared.key), prepared.method, None, duration, exc)
 
 
 def _watch_end(connector: Any, prepared: Prepared, exchange: Exchange) -> None:
@@ -153,8 +153,7 @@ def _tell_end(connector: Any, prepared: Prepared, exchange: Exchange) -> None:
         # A body that nobody wants is no error; that nobody waits for the head is one.
         error = asyncio.CancelledError() if exchange.head is None else None
     status = None if exchange.head is None else exchange.head.status
-    for observer in connector.observers:
-        observer.request_ended(origin_of(prepared.key), prepared.method, status, duration, error)
+    tell_request(connector, origin_of(prepared.key), prepared.method, status, duration, error)
 
 
 async def _tell_headers(prepared: Prepared) -> None:

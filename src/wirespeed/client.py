@@ -13,6 +13,7 @@ from aiohttp.http import HttpVersion11
 from ._signatures import like
 from ._switch import NATIVE
 from .lanes import Explanation, LaneReason, LaneStats, explain, lane_reason, refuse_or_log
+from .observe import leaks
 from .pooling import PoolTimeout
 
 if TYPE_CHECKING:
@@ -23,25 +24,18 @@ if TYPE_CHECKING:
     from aiohttp.http import HttpVersion
     from aiohttp.typedefs import JSONBytesEncoder, JSONEncoder, LooseCookies, LooseHeaders, StrOrURL
 
-if NATIVE:
+if TYPE_CHECKING or NATIVE:
     from . import express
+    from ._core.rethrow import raise_cause
     from .connector import TCPConnector
     from .prepare import SessionState
     from .response import ClientResponse
+else:
+    from .fallback import ClientResponse, TCPConnector
 
 _REQUEST = aiohttp.ClientSession._request
 # The request on its way through a patched method, in this task.
 _patched_call: contextvars.ContextVar[object] = contextvars.ContextVar("patched_call", default=None)
-
-
-async def _unwrapped(request: "Awaitable[aiohttp.ClientResponse]") -> aiohttp.ClientResponse:
-    """Take what the pool said out of aiohttp's words for any timeout of connecting."""
-    try:
-        return await request
-    except aiohttp.ConnectionTimeoutError as exc:
-        if isinstance(exc.__cause__, PoolTimeout):
-            raise exc.__cause__ from exc.__cause__.__cause__
-        raise
 
 
 with warnings.catch_warnings():
@@ -52,7 +46,8 @@ with warnings.catch_warnings():
         """First-class interface for making HTTP requests: aiohttp's own, on the native core.
 
         Every argument, method and attribute is aiohttp's; see its documentation. Without
-        the extension it is aiohttp's session in all it does.
+        the extension it is aiohttp's session in all it does, with connectors and responses that
+        take the parameters and have the attributes of the native ones.
 
         Args:
             strict_native: refuse, with `FullLaneError`, a request that would run on aiohttp's own
@@ -113,27 +108,31 @@ with warnings.catch_warnings():
                 self._connector = None
                 self._lanes = LaneStats()
                 self._strict_native = strict_native
-                if not NATIVE:
-                    super().__init__(base_url, connector=connector, loop=loop, **kwargs)
-                    return
                 if connector is None:
                     shutdown = kwargs.get("ssl_shutdown_timeout", sentinel)
                     connector = TCPConnector(loop=loop, ssl_shutdown_timeout=shutdown)
                     try:
-                        self._init_native(base_url, connector, loop, kwargs)
+                        self._init(base_url, connector, loop, kwargs)
                     except BaseException:
                         connector._close()
                         raise
                 else:
-                    self._init_native(base_url, connector, loop, kwargs)
+                    self._init(base_url, connector, loop, kwargs)
+                if leaks.sessions is not None:
+                    leaks.sessions.opened(self)
 
-            def _init_native(self, base_url, connector, loop, kwargs):
+            def _init(self, base_url, connector, loop, kwargs):
                 kwargs.setdefault("response_class", ClientResponse)
                 super().__init__(base_url, connector=connector, loop=loop, **kwargs)
-                self._state = SessionState(self)
+                if NATIVE:
+                    self._state = SessionState(self)
 
             @like(aiohttp.ClientSession._request)
             def _request(self, method, str_or_url, **kwargs):
+                if leaks.sessions is not None:
+                    asking = leaks.ask(self, _request_of_ours, method, str_or_url, kwargs)
+                    if asking is not None:
+                        return asking
                 try:
                     lanes = self._lanes or self._begin_counting()
                 except AttributeError:
@@ -150,7 +149,11 @@ with warnings.catch_warnings():
                 lanes.count_full(reason)
                 if reason is LaneReason.PATCHED:
                     return self._request_patched(super()._request, method, str_or_url, kwargs)
-                return _unwrapped(super()._request(method, str_or_url, **kwargs))
+                request = super()._request(method, str_or_url, **kwargs)
+                # What the pool said is behind aiohttp's words for any timeout of connecting.
+                return (
+                    raise_cause(request, aiohttp.ConnectionTimeoutError, PoolTimeout) if NATIVE else request
+                )
 
             async def _request_patched(self, request, method, str_or_url, kwargs):
                 """Go through a patch; it may have kept `_request` above for the original, and call it."""
@@ -163,6 +166,12 @@ with warnings.catch_warnings():
                     return await request(method, str_or_url, **kwargs)
                 finally:
                     _patched_call.reset(token)
+
+            @like(aiohttp.ClientSession.close)
+            def close(self):
+                if leaks.sessions is not None:
+                    leaks.sessions.closed(self)
+                return super().close()
 
             def _begin_counting(self):
                 self._lanes = LaneStats()
@@ -214,6 +223,9 @@ with warnings.catch_warnings():
             return (self._lanes or LaneStats()).snapshot()
 
 
+if not TYPE_CHECKING:
+    _request_of_ours = ClientSession.__dict__["_request"]
+
 if TYPE_CHECKING:
     request = aiohttp.request
 else:
@@ -222,8 +234,7 @@ else:
     def request(method, url, *, version=HttpVersion11, connector=None, loop=None, **kwargs):
         connector_owner = connector is None
         if connector is None:
-            factory = TCPConnector if NATIVE else aiohttp.TCPConnector
-            connector = factory(loop=loop, force_close=True)
+            connector = TCPConnector(loop=loop, force_close=True)
         session = ClientSession(
             loop=loop,
             cookies=kwargs.pop("cookies", None),

@@ -26,10 +26,12 @@ from ._signatures import like
 from .acquisition import Acquirer, StandIn
 from .dialling import ProtocolFactory, note_resolved
 from .observe import CloseReason
+from .observe.leaks import Leak, LeakTracker, is_wanted
 from .observe.observer import Observer
 from .observe.stats import PoolStats
 from .pooling import PoolOptions
 from .sockets import TCPOptions
+from .stamps import Link, Stamps, stamp, tell_connection, tell_request
 from .survey import Survey, describe, origin_of, stats, stats_by_origin
 from .views import IdleView, InUseView
 
@@ -54,6 +56,8 @@ class PooledConnector(Acquirer):
     _lent: dict[ResponseHandler, PooledConnection] = {}  # noqa: RUF012
     # Told of each request and connection that ends; none as a rule.
     observers: tuple[Observer, ...] = ()
+    # None while leaks are not tracked.
+    _tracker: LeakTracker | None = None
 
     def _make_pool(self, options: PoolOptions) -> None:
         self.options = options
@@ -72,6 +76,9 @@ class PooledConnector(Acquirer):
             is_lifo=options.reuse == "lifo",
             learns=options.learn_keepalive,
         )
+        if is_wanted(options.track_leaks):
+            self._tracker = LeakTracker(connector=self)
+            self.pool.who = self._tracker.acquiring
         self._tcp = TCPOptions.of(options.tcp)
         self._survey = Survey(self.pool, self._limit)
         self._factory = ProtocolFactory(self._factory)  # type: ignore[assignment]
@@ -91,6 +98,7 @@ class PooledConnector(Acquirer):
         if getattr(inherited, "__func__", None) is not _BASE_CONNECT or not self.is_pooled:
             # A tool patched aiohttp's connect; it has to see the call, and serves it alone.
             return await inherited(req, traces, timeout)
+        asked_at = self.pool.now()
         try:
             if traces or req.proxy:
                 conn = await self.acquire_traced(req, traces or (), timeout)
@@ -100,7 +108,32 @@ class PooledConnector(Acquirer):
             # Handled as aiohttp handles its connections, by aiohttp's code.
             self._acquired.add(exc.protocol)
             return Connection(self, req.connection_key, exc.protocol, self._loop)
-        return self._lend(conn)
+        except BaseException as exc:
+            duration = self.pool.now() - asked_at
+            tell_request(self, origin_of(req.connection_key), req.method, None, duration, exc)
+            raise
+        connection = self._lend(conn)
+        stamp(connection, self._stamps(conn, asked_at))
+        if self._tracker is not None:
+            self._tracker.lent(conn.holder, req.method, req.url, connection)
+        return connection
+
+    def _stamps(self, conn: PooledConnection, asked_at: float) -> Stamps:
+        facts, is_new, now = conn.facts, conn.is_dialled, self.pool.now()
+        return Stamps(
+            Link(facts.local, facts.peer, facts.tls_version, facts.tls_cipher),
+            origin=origin_of(conn.host.key),
+            watched=self,
+            asked_at=asked_at,
+            reused=not is_new,
+            idle_for=0.0 if is_new else now - conn.idle_since,
+            age=now - facts.created_at,
+            requests=conn.requests,
+            queue=conn.waited,
+            dns=facts.dns if is_new else 0.0,
+            connect=facts.connect if is_new else 0.0,
+            tls=facts.tls if is_new else 0.0,
+        )
 
     def _lend(self, conn: PooledConnection) -> Connection:
         protocol = ResponseHandler(self._loop)
@@ -110,6 +143,10 @@ class PooledConnector(Acquirer):
             raise ClientConnectionResetError(*exc.args) from exc
         self._lent[protocol] = conn
         return Connection(self, conn.host.key, protocol, self._loop)
+
+    def _lent_to(self, protocol: ResponseHandler) -> PooledConnection | None:
+        """The connection that a protocol of aiohttp's has on loan."""
+        return self._lent.get(protocol)
 
     def _release(self, key: ConnectionKey, protocol: ResponseHandler, *, should_close: bool = False) -> None:
         """Take back what was lent: into the pool when it is clean, else closed."""
@@ -156,6 +193,25 @@ class PooledConnector(Acquirer):
         """Copy the figures of each origin that is known; see `stats`."""
         return stats_by_origin(self.__dict__["pool"])
 
+    def leaks(self) -> list[Leak]:
+        """List the leaks of this connector's connections, each with the line that acquired.
+
+        With `track_leaks` only; else there are none to tell. `observe.leaks.LeakTracker.leaks` says
+        how each is decided; `observe.leaks.all_leaks` lists those of the whole process, sessions included.
+        """
+        return [] if self._tracker is None else self._tracker.look()
+
+    def _held(self) -> list[tuple[Any, float, int]]:
+        """List the holder and the age of each connection in use, and how many callers wait for it."""
+        pool = self.pool
+        now = pool.now()
+        is_full = 0 < pool.limit <= pool.in_use
+        return [
+            (conn.holder, now - conn.acquired_at, pool.waiting if is_full else conn.host.waiting)
+            for conn in pool.connections()
+            if conn.holder is not None
+        ]
+
     def add_observer(self, observer: Observer) -> None:
         """Have an object told of each request and connection that ends; see observe.Observer."""
         self.observers = (*self.observers, observer)
@@ -174,9 +230,8 @@ class PooledConnector(Acquirer):
             self.__dict__["pool"].on_closed = None
 
     def _tell_closed(self, conn: PooledConnection) -> None:
-        origin, duration = origin_of(conn.host.key), self.pool.now() - conn.facts.created_at
-        for observer in self.observers:
-            observer.connection_closed(origin, duration, CloseReason(conn.close_reason))
+        duration = self.__dict__["pool"].now() - conn.facts.created_at
+        tell_connection(self, origin_of(conn.host.key), duration, CloseReason(conn.close_reason))
 
     # End
 
@@ -185,6 +240,8 @@ class PooledConnector(Acquirer):
             return []
         if self._loop.is_closed() or not self.is_pooled:
             return super()._close(abort_ssl=abort_ssl)
+        if self._tracker is not None:
+            self._tracker.closing(self._held())
         waiters: list[Awaitable[object]] = []
         for protocol, conn in self._lent.items():
             if abort_ssl and conn.is_tls:
@@ -222,6 +279,8 @@ class PooledConnector(Acquirer):
             return
         conns = [repr(host) for host in pool.hosts.values()]
         description = repr(self)
+        if self._tracker is not None:
+            self._tracker.dropped()
         self._close()
         _warnings.warn(f"Unclosed connector {description}", ResourceWarning, source=self)
         context = {"connector": self, "connections": conns, "message": "Unclosed connector"}

@@ -19,16 +19,18 @@ _current: ContextVar["Dial | None"] = ContextVar("dial", default=None)
 
 
 class Dial:
-    """The stages of one dial, on the clock of `time.perf_counter`; begins when it is made."""
+    """The stages of one dial, on the clock of `time.perf_counter`."""
 
-    __slots__ = ("_began", "_connected", "_resolved")
+    __slots__ = ("_began", "_connected", "_resolved", "has_begun")
 
     def __init__(self) -> None:
+        self.has_begun = False
+
+    def begin(self) -> None:
+        """The running task begins to dial; the stages that it goes through are noted here."""
+        self.has_begun = True
         self._began = self._resolved = perf_counter()
         self._connected: float | None = None
-
-    def watch(self) -> None:
-        """Let the stages of this task's dialling be noted here."""
         _current.set(self)
 
     def facts(self, transport: Any) -> ConnectionFacts:

@@ -3,6 +3,7 @@
 Used by the connectors, native or not. It must not know the core.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -79,12 +80,17 @@ class PoolTimeout(_PoolError, ConnectionTimeoutError):
     """
 
     def __init__(self, message: str, pressure: Pressure, waited: float) -> None:
-        super().__init__(message, pressure, waited)
+        # The message alone: this is an OSError, which takes two or three arguments for an errno,
+        # its text and a file's name.
+        super().__init__(message)
         self.pressure = pressure
         self.waited = waited
 
+    def __reduce__(self) -> Any:
+        return type(self), (self.args[0], self.pressure, self.waited), vars(self)
+
     def __str__(self) -> str:
-        return f"{self.args[0]}: waited {self.waited:.3g} s for the pool: {self.pressure}"
+        return f"{self.args[0]}: waited {round(self.waited, 3)} s for the pool: {self.pressure}"
 
 
 class PoolFull(_PoolError, ClientConnectionError):
@@ -97,8 +103,11 @@ class PoolFull(_PoolError, ClientConnectionError):
     """
 
     def __init__(self, message: str, pressure: Pressure) -> None:
-        super().__init__(message, pressure)
+        super().__init__(message)
         self.pressure = pressure
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.args[0], self.pressure), vars(self)
 
     def __str__(self) -> str:
         return f"{self.args[0]}: {self.pressure}"
@@ -154,5 +163,5 @@ def _check_seconds(name: str, value: object) -> None:
         return
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise TypeError(f"{name} has to be a number of seconds or None, not {value!r}")
-    if not value > 0:
-        raise ValueError(f"{name} has to be a positive number of seconds, not {value!r}")
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name} has to be a positive number of seconds or None, not {value!r}")

@@ -26,9 +26,16 @@ from yarl import URL
 
 from ._core.exchange import Exchange
 from .observe.timings import ConnectionInfo, Timings
+from .stamps import StampedResponse
 from .upload import settle
 
 _T = TypeVar("_T")
+
+
+def _nobody(_: object) -> None:
+    """A connector of others has lent nothing of ours."""
+
+
 _NOOP_TIMER = TimerNoop()
 _VERSIONS = {(1, 1): HttpVersion11, (1, 0): HttpVersion10}
 _DECODABLE = frozenset({b"gzip", b"deflate", b"br", b"zstd"})
@@ -171,12 +178,13 @@ class ExchangeConnection(Connection):
     release = close  # an unfinished response's connection cannot be used again
 
 
-class ClientResponse(aiohttp.ClientResponse):
+class ClientResponse(StampedResponse):
     """aiohttp's response; see aiohttp's documentation for every public member."""
 
     _exchange: Exchange | None = None
     _upload: "asyncio.Task[None] | None" = None
     _prepared: Sent
+    _acquisition: Any = None  # of observe.leaks, while leaks are tracked
     _timer = _NOOP_TIMER
     _traces: list[Any] = []  # noqa: RUF012 - replaced, never appended to
 
@@ -301,7 +309,7 @@ class ClientResponse(aiohttp.ClientResponse):
         """Where the time of this request went, so far; None where that is not known."""
         exchange = self._exchange
         if exchange is None:
-            return None
+            return super().timings
         facts = exchange.facts
         is_dialled = exchange.is_dialled
         sent_by = exchange.upload_at or exchange.first_at
@@ -320,7 +328,7 @@ class ClientResponse(aiohttp.ClientResponse):
         """The connection that this request was sent on; None where that is not known."""
         exchange = self._exchange
         if exchange is None:
-            return None
+            return super().connection_info
         facts = exchange.facts
         return ConnectionInfo(
             reused=not exchange.is_dialled,
@@ -332,6 +340,14 @@ class ClientResponse(aiohttp.ClientResponse):
             tls_version=facts.tls_version,
             tls_cipher=facts.tls_cipher,
         )
+
+    async def start(self, connection: Connection) -> aiohttp.ClientResponse:
+        """Start response processing, on aiohttp's own code."""
+        conn = getattr(connection._connector, "_lent_to", _nobody)(connection.protocol)
+        resp = await super().start(connection)
+        if conn is not None and (field := self._headers.get("Keep-Alive")) is not None:
+            conn.note_keep_alive(field.encode("utf-8", "surrogateescape"))
+        return resp
 
     # The connection
 
@@ -393,8 +409,12 @@ class ClientResponse(aiohttp.ClientResponse):
     def __del__(self, _warnings: Any = warnings) -> None:
         exchange = self._exchange
         if exchange is None:
+            if self._acquisition is not None and not self._closed and self._connection is not None:
+                self._acquisition.collected(self)
             super().__del__(_warnings)
         elif not self._closed and not exchange.is_complete and not self._loop.is_closed():
+            if self._acquisition is not None:
+                self._acquisition.collected(self)
             exchange.abandon()
             if self._loop.get_debug():
                 _warnings.warn(f"Unclosed response {self!r}", ResourceWarning, source=self)

@@ -1,9 +1,14 @@
 """Options of TCP sockets, and presets for common networks. Used by the connectors."""
 
 import socket
-import sys
 from dataclasses import dataclass
 from typing import Any
+
+# What Linux takes at most (include/net/tcp.h); a value above would fail at each connection.
+_MOST_SECONDS = 32_767
+_MOST_PROBES = 127
+# TCP_USER_TIMEOUT is an int of milliseconds.
+_MOST_USER_TIMEOUT = (2**31 - 1) / 1000
 
 
 @dataclass(frozen=True)
@@ -12,15 +17,16 @@ class TCPOptions:
 
     Args:
         nodelay: send small writes at once (TCP_NODELAY, RFC 896 turned off); aiohttp's default.
-        probe_after: seconds of silence after which the kernel probes the peer (TCP_KEEPIDLE, RFC 9293
-            section 3.8.4); None for no probes.
-        probe_every: seconds between probes (TCP_KEEPINTVL).
+        probe_after: seconds of silence, whole ones, after which the kernel probes the peer (TCP_KEEPIDLE,
+            RFC 9293 section 3.8.4); None for no probes.
+        probe_every: seconds between probes, whole ones (TCP_KEEPINTVL).
         probes: unanswered probes after which the connection is dead (TCP_KEEPCNT).
         user_timeout: seconds that sent data may stay unacknowledged before the connection is dead
             (TCP_USER_TIMEOUT, RFC 5482; Linux); None for the kernel's own limit, many minutes.
 
     Raises:
-        ValueError: a time or a number that is not positive.
+        ValueError: a time or a number that is not positive, or more than kernels take.
+        TypeError: something that is no number, or no whole one where a whole one is needed.
     """
 
     nodelay: bool = True
@@ -30,10 +36,12 @@ class TCPOptions:
     user_timeout: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("probe_after", "probe_every", "probes", "user_timeout"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} has to be positive, not {value!r}")
+        if self.probe_after is not None:
+            _check("probe_after", self.probe_after, int, _MOST_SECONDS)
+        _check("probe_every", self.probe_every, int, _MOST_SECONDS)
+        _check("probes", self.probes, int, _MOST_PROBES)
+        if self.user_timeout is not None:
+            _check("user_timeout", self.user_timeout, (int, float), _MOST_USER_TIMEOUT)
 
     @staticmethod
     def of(value: "TCPOptions | str | None") -> "TCPOptions | None":
@@ -70,7 +78,7 @@ class TCPOptions:
                 for name, value in values
                 if hasattr(socket, name)
             ]
-        if self.user_timeout is not None and sys.platform == "linux":
+        if self.user_timeout is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
             milliseconds = max(1, round(self.user_timeout * 1000))
             settings.append((socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds))
         return settings
@@ -86,6 +94,14 @@ class TCPOptions:
         """
         for level, option, value in self.settings():
             sock.setsockopt(level, option, value)
+
+
+def _check(name: str, value: object, kind: type | tuple[type, ...], most: float) -> None:
+    if not isinstance(value, kind) or isinstance(value, bool):
+        what = "a whole number" if kind is int else "a number"
+        raise TypeError(f"{name} has to be {what}, not {value!r}")
+    if not 0 < value <= most:  # type: ignore[operator]
+        raise ValueError(f"{name} has to be positive and at most {most:,}, not {value!r}")
 
 
 PRESETS = {

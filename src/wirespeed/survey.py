@@ -20,7 +20,12 @@ _HOLDERS_FOR = 0.05
 
 @lru_cache(4096)
 def _origin(host: str, port: int | None, is_ssl: bool) -> str:
-    return str(URL.build(scheme="https" if is_ssl else "http", host=host, port=port).origin())
+    scheme = "https" if is_ssl else "http"
+    try:
+        return str(URL.build(scheme=scheme, host=host, port=port).origin())
+    except (TypeError, ValueError):
+        # A test's own key.
+        return f"{scheme}://{host}:{port}"
 
 
 def origin_of(key: Any) -> str:
@@ -77,7 +82,9 @@ class Survey:
     def pressure(self, host: Host) -> Pressure:
         """Describe the limit that keeps a host's callers waiting."""
         pool = self._pool
-        is_total = 0 < pool.limit <= pool.in_use or host.in_use < pool.limit_per_host
+        # When there is room again by now, the limit that more callers share is to blame.
+        is_host_full = 0 < pool.limit_per_host <= host.in_use
+        is_total = not is_host_full or 0 < pool.limit <= pool.in_use
         of: Host | Pool = pool if is_total else host
         only = None if is_total else host
         return Pressure(

@@ -120,7 +120,23 @@ _TOTAL_BY_OUR_CLOCK = Known(
     sometimes=True,
 )
 
+_POOL_TIMEOUT = Known(
+    ("answer", "error"),
+    "no RFC: when `connect` passes in the queue of the pool, aiohttp says what it says of a host that does "
+    "not answer. Ours raises a subclass of that error, with the same text and what blocked behind it.",
+)
+
+_KEEP_ALIVE_FIELD = Known(
+    ("wire", "connections", "probe"),
+    "RFC 2068 section 19.7.1.1: Keep-Alive: timeout says for how long the server keeps an idle connection. "
+    "aiohttp does not look at it; ours sends nothing on the connection after that.",
+)
+
 KNOWN: dict[str, Known] = {
+    **dict.fromkeys(
+        ("limit", "full pool of one connect", "full pool of one per host connect"), _POOL_TIMEOUT
+    ),
+    "keep-alive keep-alive timeout of zero": _KEEP_ALIVE_FIELD,
     **dict.fromkeys(
         (
             "trace request_chunk_sent raises CancelledError",

@@ -92,6 +92,7 @@ cdef class Connection(ReadGate):
     cdef int _set_state(self, ConnectionState state) except -1
     cdef int _reserve(self, double now, double waited, object holder) except -1
     cdef int _give_back(self, double now, double learned) except -1
+    cdef int _limit_idle(self, double now, double learned) except -1
     cdef CloseReason why_spent(self, double now) except *
     cdef CloseReason why_unusable(self, double now) except *
     cdef int _note_keep_alive(self, bytes field) except -1

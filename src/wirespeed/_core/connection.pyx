@@ -167,20 +167,24 @@ cdef class Connection(ReadGate):
         return 0
 
     cdef int _give_back(self, double now, double learned) except -1:
-        """Become idle. The idle deadline is set when none is pending early enough; it moves on by itself.
+        """Become idle.
 
         Args:
             now: on the clock of ages.
             learned: seconds for which the server is known to keep idle connections; -1 for unknown.
         """
-        cdef double limit, until
         cdef ConnectionState before = self.state
         self._set_state(ConnectionState.IDLE)
         if before != ConnectionState.RESERVED or self.idle_since == 0:
             # Reserved and not used: the server has been counting all the while.
             self.idle_since = now
         self.holder = None
-        limit = self.keepalive_timeout or -1
+        return self._limit_idle(now, learned)
+
+    cdef int _limit_idle(self, double now, double learned) except -1:
+        """Find until when it may be idle. The deadline is set when none is pending early enough."""
+        cdef double until
+        cdef double limit = self.keepalive_timeout or -1
         self.idle_reason = CloseReason.IDLE_TIMEOUT
         if self.server_timeout >= 0 and (limit < 0 or self.server_timeout < limit):
             limit = self.server_timeout
@@ -211,7 +215,15 @@ cdef class Connection(ReadGate):
 
     def note_keep_alive(self, bytes field not None):
         """Take a response's Keep-Alive field into account; for responses that others read."""
+        cdef double now
         self._note_keep_alive(field)
+        if self.state == ConnectionState.IDLE:
+            # Given back before anybody looked at the field.
+            now = self.deadlines.now()
+            self._limit_idle(now, -1)
+            reason = self.why_spent(now)
+            if reason != CloseReason.KEPT:
+                self._close(reason)
 
     cdef int _note_keep_alive(self, bytes field) except -1:
         """`Keep-Alive: timeout=N, max=M` (RFC 2068 section 19.7.1.1); what cannot be read says nothing.

@@ -81,12 +81,23 @@ class PoolStats:
     stale_retries: int = 0
     bytes_in: int = 0
     bytes_out: int = 0
-    closed: Mapping[CloseReason, int] = field(default_factory=lambda: MappingProxyType({}))
+    closed: Mapping[CloseReason, int] = field(default_factory=dict, hash=False)
     waits: Histogram = Histogram()
     dials: Spread = Spread()
     tls_handshakes: Spread = Spread()
     requests_per_connection: Spread = Spread()
     learned_keepalive: float | None = None
+
+    def __post_init__(self) -> None:
+        # A copy: what is handed in goes on counting.
+        object.__setattr__(self, "closed", MappingProxyType(dict(self.closed)))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What pickle and copy take: a mapping proxy cannot be pickled."""
+        return {**vars(self), "closed": dict(self.closed)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, closed=MappingProxyType(state["closed"]))
 
     @property
     def open(self) -> int:
@@ -101,7 +112,7 @@ class PoolStats:
         closed = {reason: number for reason, number in zip(_REASONS, one["closed"], strict=True) if number}
         return cls(
             **{name: one[name] for name in _SUMS},
-            closed=MappingProxyType(closed),
+            closed=closed,
             waits=Histogram(count, total, longest, counts=one["wait_buckets"]),
             dials=Spread(*one["dials"]),
             tls_handshakes=Spread(*one["tls"]),

@@ -12,7 +12,7 @@ class Timings:
         dns: resolving the name; 0 on a connection that was there, or where there was nothing to resolve.
         connect: the TCP connection; 0 likewise.
         tls: the TLS handshake; 0 likewise.
-        send: sending the request, body included.
+        send: sending the request, body included; until the response, when that came first.
         first_byte: from the request's last byte to the first byte of the response.
         body: from the first byte of the response to its last.
     """
