@@ -327,7 +327,9 @@ async def test_close_ends_dials_and_tells_their_callers(close: Callable[..., Any
             assert "closed" in str(result)
         await eventually(lambda: connector.ended == 2, "dials ended")
         assert not server.connections
-        assert connector.stats().dialling == 0
+        stats, origins = connector.stats(), connector.stats_by_origin()
+        assert (stats.dialling, stats.waiting, stats.dial_failures) == (0, 0, 2)
+        assert sum(origin.dial_failures for origin in origins.values()) == 2
 
 
 async def test_close_ends_a_dial_that_nobody_waits_for() -> None:
@@ -424,6 +426,16 @@ async def test_prewarm_stays_within_the_limits(limits: dict[str, int]) -> None:
         async with wirespeed.ClientSession(connector=connector) as session:
             assert await asyncio.wait_for(session.prewarm(server.url(), 5), NEVER) == 2
             await figures(connector, idle=2, created=2, waiting=0)
+            assert len(server.connections) == 2
+
+
+async def test_prewarm_never_adds_to_idle_ones_beyond_the_limit_of_the_host() -> None:
+    async with LocalServer() as server, nothing_left():
+        connector = wirespeed.TCPConnector(limit_per_host=2)
+        async with wirespeed.ClientSession(connector=connector) as session:
+            for n in (1, 2, 5):
+                assert await session.prewarm(server.url(), n) == min(n, 2)
+            await figures(connector, idle=2, created=2)
             assert len(server.connections) == 2
 
 
