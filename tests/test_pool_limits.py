@@ -541,44 +541,11 @@ async def test_limit_per_host_bounds_the_idle_ones_too() -> None:
             await figures(connector, idle=2, created=2, in_use=0)
 
 
-# Values that make no sense
+# The other connector, and the end
 
 
-@pytest.mark.parametrize(
-    ("error", "arguments"),
-    [
-        (ValueError, {"max_waiters": -1}),
-        (TypeError, {"max_waiters": 1.5}),
-        (TypeError, {"max_waiters": True}),
-        (ValueError, {"pool_timeout": 0}),
-        (ValueError, {"pool_timeout": -1}),
-        (ValueError, {"pool_timeout": float("nan")}),
-        (TypeError, {"pool_timeout": "5"}),
-        (ValueError, {"max_open": 0}),
-        (TypeError, {"max_open": "10"}),
-        (ValueError, {"max_connection_age": 0}),
-        (TypeError, {"max_connection_age": True}),
-        (ValueError, {"max_requests_per_connection": 0}),
-        (TypeError, {"max_requests_per_connection": 2.0}),
-        (ValueError, {"reuse": "random"}),
-        (ValueError, {"tcp": "moon"}),
-        (TypeError, {"tcp": 5}),
-        (TypeError, {"max_sockets": 5}),
-    ],
-    ids=str,
-)
-async def test_values_that_make_no_sense_are_refused(error: type[Exception], arguments: Any) -> None:
-    (name,) = list(arguments)[-1:]
-    async with nothing_left():
-        with pytest.raises(error, match=f"(?i){name}"):
-            wirespeed.TCPConnector(**arguments)
-        gc.collect()  # nor does what was half made complain
-
-
-async def test_unix_connector_has_the_same_parameters_but_those_of_tcp(tmp_path: Any) -> None:
+async def test_unix_connector_has_the_same_limits(tmp_path: Any) -> None:
     path = str(tmp_path / "s")
-    with pytest.raises(TypeError, match=r"(?i)tcp"):
-        wirespeed.UnixConnector(path, tcp="lan")
     async with LocalServer(path=path) as server, nothing_left():
         connector = wirespeed.UnixConnector(path, limit=1, max_waiters=0)
         async with express_session(connector=connector) as session:
