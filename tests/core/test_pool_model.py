@@ -374,6 +374,8 @@ class PoolAgainstModel(PoolLaws, RuleBasedStateMachine):
         for _ in range(times):
             self.laws_hold()
             self._request(key)
+            # What was granted was granted now, not when the time has passed.
+            self.laws_hold()
             of_host = [pair for pair in self.conns if pair[0].host.key == key]
             if idle := [pair for pair in of_host if pair[0].state == ConnectionState.IDLE]:
                 conn, transport = idle[-1]
