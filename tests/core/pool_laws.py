@@ -235,7 +235,7 @@ class PoolLaws:
                 self.idle_limits.pop(conn, None)
                 continue
             if conn not in self.idle_limits:
-                self.idle_limits[conn] = self.pool.snapshot(conn.host)["learned_keepalive"]
+                self.idle_limits[conn] = conn.host.snapshot(self.pool.now())["learned_keepalive"]
             for limit in (self.keepalive, self.told.get(conn, (None,))[0], self.idle_limits[conn]):
                 assert limit is None or now - conn.idle_since <= limit + CLOCKS
             assert self.max_age is None or now - conn.facts.created_at <= self.max_age + CLOCKS
@@ -261,7 +261,7 @@ class PoolLaws:
         hosts = self.pool.known_hosts()
         assert len({host.key for host in hosts}) == len(hosts)
         for host in hosts:
-            self._compare(self.pool.snapshot(host), [host.key])
+            self._compare(host.snapshot(self.pool.now()), [host.key])
         self._compare(self.pool.snapshot(), "abc")
         # Nothing is counted of a host that the pool does not know, any more or yet.
         unknown = {*"abc"} - {host.key for host in hosts}

@@ -214,8 +214,7 @@ class PoolAgainstModel(PoolLaws, RuleBasedStateMachine):
     def prewarm(self, key: str, count: int) -> None:
         host = self.pool.host(key)
         self.asking = None
-        while host.in_use + host.idle_count < count and self.pool.try_reserve(host):
-            self.dials.append(Dial(self.pool.begin_dial(host, is_for_pool=True)))
+        self.dials += map(Dial, self.pool.begin_prewarm(host, count))
 
     # Dials end
 
