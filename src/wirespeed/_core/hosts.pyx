@@ -121,7 +121,7 @@ cdef class Host:
     # Those who wait, and those who dial
 
     cdef Waiter pop_waiter(self, Py_ssize_t* waiting):
-        """Take out the one who has waited for longest and still does, or None; `waiting` counts all hosts'."""
+        """Take out the one who has waited for longest and still does; `waiting` counts those of all hosts."""
         cdef Waiter waiter
         while self.waiters:
             waiter, _ = self.waiters.popitem(last=False)

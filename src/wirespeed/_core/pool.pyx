@@ -45,9 +45,9 @@ cdef class Pool(ConnectionOwner):
     """
 
     def __init__(self, loop, *, Py_ssize_t limit, Py_ssize_t limit_per_host, keepalive_timeout,
-                 bint force_close=False, bint lenient=True, max_waiters=None, pool_timeout=None, max_open=None,
-                 max_connection_age=None, max_requests_per_connection=None, bint is_lifo=False,
-                 bint learns=True):
+                 bint force_close=False, bint lenient=True, max_waiters=None, pool_timeout=None,
+                 max_open=None, max_connection_age=None, max_requests_per_connection=None,
+                 bint is_lifo=False, bint learns=True):
         self._loop = loop
         self.limit = limit
         self.limit_per_host = limit_per_host
@@ -581,7 +581,7 @@ cdef class Pool(ConnectionOwner):
         """Copy the figures of the whole pool; `Host.snapshot` has those of a host.
 
         Returns:
-            What `Figures.snapshot` returns, and in_use (without those that are dialled), idle, dialling, waiting.
+            What `Figures.snapshot` returns, and in_use (without what is dialled), idle, dialling, waiting.
         """
         figures = self.figures.snapshot()
         figures.update(
