@@ -320,6 +320,7 @@ class Acquirer(BaseConnector):
             except asyncio.TimeoutError as exc:
                 if not queue.is_in:
                     raise
+                host.count_wait_timeout()
                 raise self._refusal(host, req, WaitTimeout(pool.now() - asked_at)) from exc
         try:
             for trace in traces:
@@ -415,18 +416,8 @@ class Acquirer(BaseConnector):
         pool = self.pool
         req = ClientRequest("GET", url, loop=self._loop, ssl=True)
         host = pool.host(req.connection_key)
-        # A slot says nothing about idle connections, of which a host may not have more either.
-        most = min(n, pool.limit_per_host or n, pool.max_open or n)
-        tasks = []
-        # Counted beforehand: a dial may fail in this very step, and its slot be free again.
-        for _ in range(most - host.in_use - host.idle_count):
-            if not pool.try_reserve(host):
-                break
-            if pool.is_closed:
-                # By an observer of the connection that made room.
-                pool.free(host)
-                break
-            tasks.append(self._start_dial(pool.begin_dial(host, is_for_pool=True), req, timeout))
+        waiters = pool.begin_prewarm(host, n)
+        tasks = [self._start_dial(waiter, req, timeout) for waiter in waiters]
         late = 0
         if tasks:
             try:
@@ -436,7 +427,6 @@ class Acquirer(BaseConnector):
                     late += task.cancel()
         if pool.is_closed:
             raise ClientConnectionError("Connector is closed.")
-        pool.leave(host)
         # Those that did not end in time are cancelled, but have their slots still.
         count = host.in_use + host.idle_count - late
         if tasks and not count:

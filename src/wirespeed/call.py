@@ -74,7 +74,9 @@ def count_retry(session: ClientSession, key: ConnectionKey) -> None:
     """Note in the figures that a request is sent again on another connection."""
     connector: Any = session._connector
     if connector is not None:
-        connector.pool.count_retry(connector.pool.host(key))
+        host = connector.pool.host(key)
+        host.count_retry()
+        connector.pool.leave(host)
 
 
 class _Again(Exception):

@@ -119,4 +119,4 @@ def test_busy_origin_whose_backends_are_restarted_keeps_its_connections() -> Non
         transport_of(conn).lose(ConnectionResetError())
         conn = fixture.idle()
         host = conn.host
-    assert fixture.pool.snapshot(host)["learned_keepalive"] is None
+    assert host.snapshot(fixture.pool.now())["learned_keepalive"] is None
