@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 from support.checks import nothing_left
 from support.local import LocalServer, port_that_never_accepts
+from yarl import URL
 
 import wirespeed
 
@@ -269,3 +270,40 @@ async def test_connector_may_be_closed_by_an_observer_of_what_made_room() -> Non
             await connector.prewarm(other.url())
         assert (connector.pool.in_use, connector.pool.dialling) == (0, 0)
         await connector.close()
+
+
+# Dials whose caller was served otherwise
+
+
+@pytest.mark.parametrize("max_waiters", [None, 0])
+async def test_dials_that_nobody_waits_for_make_way(max_waiters: int | None) -> None:
+    """A server takes no more connections; who waits for it is served by the one that it has."""
+    connector = wirespeed.TCPConnector(limit=4, max_waiters=max_waiters)
+    dial, dials = connector._create_connection, 0
+
+    async def hang_from_the_second(req: Any, *args: Any) -> Any:
+        nonlocal dials
+        dials += req.url.port == port
+        return await (asyncio.sleep(60) if req.url.port == port and dials > 1 else dial(req, *args))
+
+    connector._create_connection = hang_from_the_second  # type: ignore[method-assign]
+    async with (
+        LocalServer() as server,
+        LocalServer() as other,
+        wirespeed.ClientSession(connector=connector) as session,
+    ):
+        port = URL(server.url()).port
+        for _ in range(3):
+            # Two at a time, on the one connection: the second begins to dial each time.
+            await asyncio.gather(*[_read(session, server.url("/ok")) for _ in range(2)])
+        assert connector.stats().dialling == 3
+        async with session.get(server.url("/half")):
+            with pytest.raises(wirespeed.PoolFull) if max_waiters == 0 else contextlib.nullcontext():
+                await asyncio.wait_for(_read(session, other.url("/ok")), 5)
+            await asyncio.sleep(1.1 if max_waiters == 0 else 0)
+            await asyncio.wait_for(_read(session, other.url("/ok")), 5)
+
+
+async def _read(session: wirespeed.ClientSession, url: str) -> bytes:
+    async with session.get(url) as resp:
+        return await resp.read()

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 _LOOPS = frozenset({"asyncio", "uvloop", "winloop", "wirespeed"})
 # Seconds for which a dial may go on whose caller was served otherwise; aiohttp's sock_connect.
 _ORPHAN_DIAL_MAX = 30.0
+# Seconds after which it makes way for others: a dial that is still worth its slot has ended by then.
+_ORPHAN_DIAL_FREE = 1.0
 
 
 class StandIn(ClientConnectionError):
@@ -59,6 +61,38 @@ class StandIn(ClientConnectionError):
         """Leave the connector to the full lane from here on: it takes a `connect` of one's own for a sign."""
         self.protocol.close()
         self.connector.connect = self.connector.connect  # type: ignore[method-assign]
+
+
+class _Orphan:
+    """A dial that goes on for the pool, for its caller was served otherwise.
+
+    A server that takes no more connections would else fill the pool with them: every request that
+    finds its one good connection busy leaves another.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, pool: Pool, host: Host, task: "asyncio.Task[Any]"
+    ) -> None:
+        self._loop, self._pool, self._host, self._task = loop, pool, host, task
+        self._until = loop.time() + _ORPHAN_DIAL_MAX
+        self._handle = loop.call_later(_ORPHAN_DIAL_FREE, self._look)
+        task.add_done_callback(self._end)
+
+    def _look(self) -> None:
+        if self._is_in_the_way() or self._loop.time() >= self._until:
+            self._task.cancel()
+        else:
+            self._handle = self._loop.call_later(_ORPHAN_DIAL_FREE, self._look)
+
+    def _is_in_the_way(self) -> bool:
+        pool, host = self._pool, self._host
+        if pool.max_waiters != 0:
+            return pool.waiting > 0
+        # Nobody may wait: whoever comes is refused.
+        return 0 < pool.limit <= pool.in_use or 0 < pool.limit_per_host <= host.in_use
+
+    def _end(self, _: object) -> None:
+        self._handle.cancel()
 
 
 class _Queue:
@@ -193,8 +227,7 @@ class Acquirer(BaseConnector):
         else:
             assert conn is not None
             if task is not None and not task.done():
-                handle = self._loop.call_later(_ORPHAN_DIAL_MAX, task.cancel)
-                task.add_done_callback(lambda _: handle.cancel())
+                _Orphan(self._loop, pool, host, task)
             return conn
         finally:
             # An exception's traceback holds this frame; the future and the task's result are the exception.
