@@ -9,8 +9,8 @@ from typing import Any
 
 import aiohttp
 import pytest
-from support.checks import nothing_left
-from support.local import LocalServer, port_that_never_accepts
+from support.checks import eventually, nothing_left
+from support.local import Connection, LocalServer, port_that_never_accepts
 from yarl import URL
 
 import wirespeed
@@ -106,6 +106,46 @@ async def test_host_that_there_was_no_room_to_prewarm_is_forgotten() -> None:
             for i in range(10):
                 assert await session.prewarm(f"http://host{i}.test") == 0
             assert len(connector.pool.hosts) == 1
+
+
+async def test_prewarming_a_server_that_hangs_up_is_no_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It greets with a 408 and closes: the connections are made, and gone before anybody could use them."""
+
+    def hang_up(connection: Connection) -> None:
+        connection.transport.write(b"HTTP/1.1 408 Request Timeout\r\n\r\n")
+        connection.transport.close()
+
+    async with LocalServer() as server, wirespeed.TCPConnector() as connector:
+        server.on_connect = hang_up
+        tell = asyncio.wait
+
+        async def wait_on(*args: Any, **kwargs: Any) -> Any:
+            found = await tell(*args, **kwargs)
+            await eventually(lambda: connector.stats().idle == 0, "hung up")
+            return found
+
+        monkeypatch.setattr(asyncio, "wait", wait_on)
+        with pytest.raises(aiohttp.ClientConnectionError) as caught:
+            await connector.prewarm(server.url())
+        assert not isinstance(caught.value, asyncio.TimeoutError)
+
+
+# The server's Keep-Alive field
+
+
+@pytest.mark.parametrize("fields", [("max=0", "timeout=60"), ("timeout=60", "max=0")], ids=str)
+@pytest.mark.parametrize("lane", ["express", "full"])
+async def test_lines_of_the_field_are_one_list(lane: str, fields: tuple[str, str]) -> None:
+    class Request(aiohttp.ClientRequest):
+        """Makes aiohttp's own code send it."""
+
+    connector = wirespeed.TCPConnector()
+    options: Any = {"request_class": Request} if lane == "full" else {}
+    async with LocalServer() as server, wirespeed.ClientSession(connector=connector, **options) as session:
+        server.routes["/told"] = lambda x: x.respond(200, b"", [("Keep-Alive", field) for field in fields])
+        await _read(session, server.url("/told"))
+        await eventually(lambda: connector.stats().closed, "closed")
+        assert connector.stats().closed == {wirespeed.CloseReason.SERVER_TIMEOUT: 1}
 
 
 # What failures leave behind

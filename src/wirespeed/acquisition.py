@@ -434,6 +434,7 @@ class Acquirer(BaseConnector):
         Raises:
             ValueError, TypeError: bad arguments.
             ClientConnectorError: no connection at all could be made; the first failure.
+            ServerDisconnectedError: they were made, and lost at once.
             ClientConnectionError: the connector is closed.
         """
         url = URL(origin)
@@ -465,6 +466,9 @@ class Acquirer(BaseConnector):
         if tasks and not count:
             error = next(filter(None, map(_outcome, tasks)), None)
             try:
+                if error is None and not late:
+                    # Made, and lost at once.
+                    raise ServerDisconnectedError
                 if error is None or isinstance(error, ConnectTimeout):
                     raise ConnectionTimeoutError(f"Connection timeout to host {url}") from error
                 raise error

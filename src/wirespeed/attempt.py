@@ -82,8 +82,7 @@ async def send(
             is_unclean=prepared.is_unclean,
         )
     except ConnectionResetError as exc:
-        # Lost while the code of traces ran, or that code's own.
-        conn.close()
+        conn.close()  # Lost while the code of traces ran, or that code's own.
         raise ClientConnectionResetError(*exc.args) from exc
     except BaseException:
         conn.close()

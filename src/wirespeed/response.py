@@ -345,7 +345,8 @@ class ClientResponse(StampedResponse):
         """Start response processing, on aiohttp's own code."""
         conn = getattr(connection._connector, "_lent_to", _nobody)(connection.protocol)
         resp = await super().start(connection)
-        if conn is not None and (field := self._headers.get("Keep-Alive")) is not None:
+        if conn is not None and "Keep-Alive" in self._headers:
+            field = ",".join(self._headers.getall("Keep-Alive"))
             conn.note_keep_alive(field.encode("utf-8", "surrogateescape"))
         return resp
 

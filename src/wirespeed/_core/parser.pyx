@@ -249,6 +249,9 @@ cdef class ResponseParser:
             if _is_named(name, b"set-cookie"):
                 head.has_cookies = True
             elif _is_named(name, b"keep-alive"):
+                # Several lines are one list (RFC 9110 section 5.3).
+                if head.keep_alive_field is not None:
+                    value = head.keep_alive_field + b"," + value
                 head.keep_alive_field = value
         elif size == 14:
             if _is_named(name, b"content-length"):
