@@ -74,9 +74,7 @@ def count_retry(session: ClientSession, key: ConnectionKey) -> None:
     """Note in the figures that a request is sent again on another connection."""
     connector: Any = session._connector
     if connector is not None:
-        host = connector.pool.host(key)
-        host.count_retry()
-        connector.pool.leave(host)
+        connector.pool.host(key).count_retry()
 
 
 class _Again(Exception):

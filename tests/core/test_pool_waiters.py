@@ -258,16 +258,6 @@ def test_hosts_of_the_refused_are_forgotten() -> None:
     assert fixture.pool.host("host 1").snapshot(fixture.pool.now())["refused"] == 1
 
 
-def test_host_that_was_looked_up_in_vain_is_forgotten(fixture: PoolFixture) -> None:
-    host = fixture.pool.host("a")
-    fixture.pool.leave(host)
-    assert not fixture.pool.hosts
-    assert fixture.pool.host("a") is host
-    fixture.connect("a")
-    fixture.pool.leave(host)
-    assert list(fixture.pool.hosts) == ["a"]
-
-
 def test_caller_that_an_observer_cancels_while_it_is_served_gets_nothing_and_keeps_no_slot() -> None:
     fixture = PoolFixture(limit=1)
     dead = fixture.idle("a")

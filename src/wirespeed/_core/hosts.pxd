@@ -28,6 +28,7 @@ cdef class Host:
     cdef double learned(self, double now) noexcept
     cdef int learn(self, Connection conn, ConnectionState before) except -1
     cdef Waiter pop_waiter(self, Py_ssize_t* waiting)
+    cdef int fail_waiters(self) except -1
     cdef Waiter pop_dialler(self)
 
 

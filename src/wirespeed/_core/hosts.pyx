@@ -130,6 +130,17 @@ cdef class Host:
                 return waiter
         return None
 
+    cdef int fail_waiters(self) except -1:
+        """Tell all who wait, for a slot or for what they dial, that the pool is closed."""
+        cdef Waiter waiter
+        for waiter in [*self.waiters, *self.diallers]:
+            waiter._unlink()
+            if not waiter.future.done():
+                waiter.future.set_exception(PoolClosed())
+        self.waiters.clear()
+        self.diallers.clear()
+        return 0
+
     cdef Waiter pop_dialler(self):
         """Take out the one who has dialled for longest and still waits, or None."""
         cdef Waiter waiter

@@ -144,7 +144,6 @@ cdef class Pool(ConnectionOwner):
         if not self.is_closed and 0 <= self.max_waiters <= self.waiting and not self._has_room(host):
             host.figures.counts.refused += 1
             self.figures.counts.refused += 1
-            # Else every host that was ever refused would stay among those in use.
             self._evict_if_empty(host)
             raise TooManyWaiters()
         if self._pool_timeout > 0:
@@ -180,13 +179,9 @@ cdef class Pool(ConnectionOwner):
         cdef Connection conn
         waiter.is_dialling = True
         waiter.queued = queued
-        if self.is_closed:
-            self._free(host)
-            waiter.future.set_exception(PoolClosed())
-            return waiter
         conn = self._pop_idle(host, waiter.asked_at)
-        if conn is None and self.is_closed:
-            # By an observer of a connection that was too old.
+        if self.is_closed:
+            # Perhaps just now, by an observer of a connection that was too old.
             self._free(host)
             waiter.future.set_exception(PoolClosed())
         elif conn is None:
@@ -212,8 +207,7 @@ cdef class Pool(ConnectionOwner):
         if self.limit_per_host > 0:
             n = min(n, self.limit_per_host)
         if self.max_open > 0:
-            # Else the host's own idle connections would make room.
-            n = min(n, self.max_open)
+            n = min(n, self.max_open)  # else the host's own idle ones would make room
         while host.in_use + host.idle_count < n and self.try_reserve(host):
             waiter = self._new_waiter(host, 0, 0)
             waiter.is_dialling = True
@@ -339,13 +333,11 @@ cdef class Pool(ConnectionOwner):
 
     def give_back(self, Connection conn not None):
         """Return a reserved connection that was not used; one that was lost meanwhile is no trouble."""
-        if conn.state != ConnectionState.RESERVED:
-            return
-        if conn.transport.is_closing():
-            # The loop has seen the end and will say so in its next round: nobody is to get this one.
-            conn._close(CloseReason.IDLE_EOF)
-        else:
-            self._on_idle(conn)
+        if conn.state == ConnectionState.RESERVED:
+            if conn.transport.is_closing():
+                conn._close(CloseReason.IDLE_EOF)  # nobody is to get one that ends
+            else:
+                self._on_idle(conn)
 
     cdef Waiter _new_waiter(self, Host host, double connect_at, double total_at):
         cdef Waiter waiter = Waiter.__new__(Waiter)
@@ -537,12 +529,8 @@ cdef class Pool(ConnectionOwner):
             if self.max_open > 0:
                 self._make_room()
         if waiter.future.done():
-            # An observer was told of a connection that was closed on the way, and cancelled the caller.
-            if conn is None:
-                self._free(host)
-            else:
-                self.give_back(conn)
-            return 0
+            # An observer of a connection that was closed on the way has cancelled the caller.
+            return self._free(host) if conn is None else self._on_idle(conn)
         if waiter.has_waited:
             host.figures.waited(now - waiter.asked_at)
             self.figures.waited(now - waiter.asked_at)
@@ -564,19 +552,13 @@ cdef class Pool(ConnectionOwner):
     def close(self):
         """Close every connection and fail every waiter with PoolClosed. Safe to call twice."""
         cdef Host host
-        cdef Waiter waiter
         if self.is_closed:
             return
         self.is_closed = True
         self._turns.queue.clear()
         for host in list(self.hosts.values()):
-            for waiter in [*host.waiters, *host.diallers]:
-                waiter._unlink()
-                if not waiter.future.done():
-                    waiter.future.set_exception(PoolClosed())
             self.waiting -= len(host.waiters)
-            host.waiters.clear()
-            host.diallers.clear()
+            host.fail_waiters()
             self._evict_if_empty(host)
         for conn in list(self._open):
             try:
@@ -592,34 +574,21 @@ cdef class Pool(ConnectionOwner):
         """List the idle connections, in no order."""
         return [conn for conn in self._open if (<Connection> conn).state == ConnectionState.IDLE]
 
-    def leave(self, Host host not None):
-        """Forget a host that was looked up and is not used after all."""
-        self._evict_if_empty(host)
-
     def connections(self):
         """List the connections that are not gone, in no order; for whoever counts or looks."""
         return list(self._open)
 
     def known_hosts(self):
-        """List the hosts, and those without connections that are remembered, in no order.
-
-        From any thread: walking a dict runs no Python code, where OrderedDict asks each key for its
-        hash, and a proxy's URL has one of Python's.
-        """
+        """List the hosts, and those without connections that are remembered, in no order; from any thread."""
+        # Walking dicts runs no Python code; an OrderedDict asks its keys' hashes, and a proxy's URL has one.
         return [*self.hosts.values(), *self._remembered.values()]
 
     def snapshot(self):
-        """Copy the figures of the whole pool; `Host.snapshot` has those of a host.
-
-        Returns:
-            What `Figures.snapshot` returns, and in_use (without what is dialled), idle, dialling, waiting.
-        """
-        figures = self.figures.snapshot()
-        figures.update(
-            in_use=self.in_use - self.dialling, idle=self.idle, dialling=self.dialling, waiting=self.waiting,
-            learned_keepalive=None,
-        )
-        return figures
+        """Copy the figures of the whole pool, as `Host.snapshot` does those of a host."""
+        return self.figures.snapshot() | {
+            "in_use": self.in_use - self.dialling, "idle": self.idle, "dialling": self.dialling,
+            "waiting": self.waiting, "learned_keepalive": None,
+        }
 
     def wait_closed(self):
         """Return a future that is done when every transport of the closed pool is gone."""
