@@ -31,7 +31,7 @@ if TYPE_CHECKING or NATIVE:
     from .prepare import SessionState
     from .response import ClientResponse
 else:
-    from .fallback import ClientResponse, TCPConnector
+    from .fallback import ClientResponse, TCPConnector, raise_cause
 
 _REQUEST = aiohttp.ClientSession._request
 # The request on its way through a patched method, in this task.
@@ -151,9 +151,7 @@ with warnings.catch_warnings():
                     return self._request_patched(super()._request, method, str_or_url, kwargs)
                 request = super()._request(method, str_or_url, **kwargs)
                 # What the pool said is behind aiohttp's words for any timeout of connecting.
-                return (
-                    raise_cause(request, aiohttp.ConnectionTimeoutError, PoolTimeout) if NATIVE else request
-                )
+                return raise_cause(request, aiohttp.ConnectionTimeoutError, PoolTimeout)
 
             async def _request_patched(self, request, method, str_or_url, kwargs):
                 """Go through a patch; it may have kept `_request` above for the original, and call it."""
