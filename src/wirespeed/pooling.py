@@ -57,15 +57,19 @@ class Pressure:
 
 
 class _PoolError:
-    """What PoolTimeout and PoolFull have in common."""
+    """What PoolTimeout and PoolFull have in common: the fields of `pressure` are attributes, too."""
 
     pressure: Pressure
+    limit_name: str
+    limit: int
+    in_use: int
+    idle: int
+    dialling: int
+    waiting: int
+    holders: tuple[Holder, ...]
 
-    def __getattr__(self, name: str) -> Any:
-        """The fields of `pressure` are attributes of the error, too."""
-        if name in Pressure.__dataclass_fields__:
-            return getattr(self.pressure, name)
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+    def _adopt(self, pressure: Pressure) -> None:
+        vars(self).update(vars(pressure), pressure=pressure)
 
 
 class PoolTimeout(_PoolError, ConnectionTimeoutError):
@@ -83,7 +87,7 @@ class PoolTimeout(_PoolError, ConnectionTimeoutError):
         # The message alone: this is an OSError, which takes two or three arguments for an errno,
         # its text and a file's name.
         super().__init__(message)
-        self.pressure = pressure
+        self._adopt(pressure)
         self.waited = waited
 
     def __reduce__(self) -> Any:
@@ -104,7 +108,7 @@ class PoolFull(_PoolError, ClientConnectionError):
 
     def __init__(self, message: str, pressure: Pressure) -> None:
         super().__init__(message)
-        self.pressure = pressure
+        self._adopt(pressure)
 
     def __reduce__(self) -> Any:
         return type(self), (self.args[0], self.pressure), vars(self)
