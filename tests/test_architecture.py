@@ -41,6 +41,7 @@ FLOORS = {
     "batch": 20,
     "connector": 20,
     "fallback": 20,
+    "typed": 20,
     "upload": 20,
     "response": 21,
     "prepare": 22,

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from aiohttp.http import HttpVersion
     from aiohttp.typedefs import JSONBytesEncoder, JSONEncoder, LooseCookies, LooseHeaders, StrOrURL
 
+    from .typed import TypedSession as _Session
+    from .typed import request as _typed_request
+else:
+    _Session = aiohttp.ClientSession
+
 if TYPE_CHECKING or NATIVE:
     from . import express
     from ._core.rethrow import raise_cause
@@ -42,7 +47,7 @@ with warnings.catch_warnings():
     # aiohttp discourages subclasses of ClientSession; this one is what isinstance rests on.
     warnings.simplefilter("ignore", DeprecationWarning)
 
-    class ClientSession(aiohttp.ClientSession):
+    class ClientSession(_Session):
         """First-class interface for making HTTP requests: aiohttp's own, on the native core.
 
         Every argument, method and attribute is aiohttp's; see its documentation. Without
@@ -225,7 +230,7 @@ if not TYPE_CHECKING:
     _request_of_ours = ClientSession.__dict__["_request"]
 
 if TYPE_CHECKING:
-    request = aiohttp.request
+    request = _typed_request
 else:
 
     @like(aiohttp.request)
