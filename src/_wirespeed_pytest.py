@@ -99,10 +99,10 @@ class _LeakCheck:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self) -> Generator[None, object, object]:
-        leaks = sys.modules.get("wirespeed.observe.leaks")
-        if leaks is not None and leaks.sessions is not None:
+        tracking = sys.modules.get("wirespeed.observe.tracking")
+        if tracking is not None and tracking.sessions is not None:
             # A fixture makes a session for each test: that is no session per request.
-            leaks.sessions.start_over()
+            tracking.sessions.start_over()
         return (yield)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)

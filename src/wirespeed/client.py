@@ -13,7 +13,7 @@ from aiohttp.http import HttpVersion11
 from ._signatures import like
 from ._switch import NATIVE
 from .lanes import Explanation, LaneReason, LaneStats, explain, lane_reason, refuse_or_log
-from .observe import leaks
+from .observe import tracking
 from .pooling import PoolTimeout
 
 if TYPE_CHECKING:
@@ -123,8 +123,8 @@ with warnings.catch_warnings():
                         raise
                 else:
                     self._init(base_url, connector, loop, kwargs)
-                if leaks.sessions is not None:
-                    leaks.sessions.opened(self)
+                if tracking.sessions is not None:
+                    tracking.sessions.opened(self)
 
             def _init(self, base_url, connector, loop, kwargs):
                 kwargs.setdefault("response_class", ClientResponse)
@@ -134,7 +134,9 @@ with warnings.catch_warnings():
 
             @like(aiohttp.ClientSession._request)
             def _request(self, method, str_or_url, **kwargs):
-                if leaks.sessions is not None:
+                if tracking.sessions is not None:
+                    from .observe import leaks
+
                     asking = leaks.ask(self, _request_of_ours, method, str_or_url, kwargs)
                     if asking is not None:
                         return asking
@@ -172,8 +174,8 @@ with warnings.catch_warnings():
 
             @like(aiohttp.ClientSession.close)
             def close(self):
-                if leaks.sessions is not None:
-                    leaks.sessions.closed(self)
+                if tracking.sessions is not None:
+                    tracking.sessions.closed(self)
                 return super().close()
 
             def _begin_counting(self):
@@ -228,6 +230,11 @@ with warnings.catch_warnings():
 
 if not TYPE_CHECKING:
     _request_of_ours = ClientSession.__dict__["_request"]
+
+if tracking.is_wanted():
+    from .observe import leaks
+
+    leaks.start()
 
 if TYPE_CHECKING:
     request = _typed_request

@@ -26,9 +26,9 @@ from ._signatures import like
 from .acquisition import Acquirer, StandIn
 from .dialling import ProtocolFactory, note_resolved
 from .observe import CloseReason
-from .observe.leaks import Leak, LeakTracker, is_wanted
 from .observe.observer import Observer
 from .observe.stats import PoolStats
+from .observe.tracking import is_wanted
 from .pooling import PoolOptions
 from .sockets import TCPOptions
 from .stamps import Link, Stamps, stamp, tell_connection, tell_request
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from aiohttp.client import ClientTimeout
     from aiohttp.connector import SocketFactoryType
 
+    from .observe.leaks import Leak, LeakTracker
+
 
 _BASE_CONNECT = BaseConnector.connect
 
@@ -57,7 +59,7 @@ class PooledConnector(Acquirer):
     # Told of each request and connection that ends; none as a rule.
     observers: tuple[Observer, ...] = ()
     # None while leaks are not tracked.
-    _tracker: LeakTracker | None = None
+    _tracker: "LeakTracker | None" = None
 
     def _make_pool(self, options: PoolOptions) -> None:
         self.options = options
@@ -77,6 +79,8 @@ class PooledConnector(Acquirer):
             learns=options.learn_keepalive,
         )
         if is_wanted(options.track_leaks):
+            from .observe.leaks import LeakTracker
+
             self._tracker = LeakTracker(connector=self)
             self.pool.who = self._tracker.acquiring
         self._tcp = TCPOptions.of(options.tcp)
@@ -193,7 +197,7 @@ class PooledConnector(Acquirer):
         """Copy the figures of each origin that is known; see `stats`."""
         return stats_by_origin(self.__dict__["pool"])
 
-    def leaks(self) -> list[Leak]:
+    def leaks(self) -> "list[Leak]":
         """List the leaks of this connector's connections, each with the line that acquired.
 
         With `track_leaks` only; else there are none to tell. `observe.leaks.LeakTracker.leaks` says

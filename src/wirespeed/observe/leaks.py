@@ -6,13 +6,12 @@ connection's holder. `connector.leaks()` has the tracker judge what is in use; `
 it for every connector of the process, and adds what is known of sessions and of connectors that are gone.
 
 A verdict is given when it is certain, not when something looks odd; see `LeakTracker.leaks` for
-how each is decided. While nothing is tracked, `sessions` is None and nothing here runs.
+how each is decided. Imported when something is to be tracked (`tracking`).
 """
 
 import collections
 import contextlib
 import contextvars
-import os
 import sys
 import time
 import weakref
@@ -21,6 +20,7 @@ from typing import Any
 
 import aiohttp
 
+from . import tracking
 from .acquisitions import Acquisition as Acquisition
 from .acquisitions import Asker, Asking, plain
 from .frames import Stack, running_task
@@ -41,9 +41,6 @@ InUse = tuple[Any, float] | tuple[Any, float, int]
 _asking: contextvars.ContextVar["Asking | None"] = contextvars.ContextVar("wirespeed_asking", default=None)
 _trackers: "weakref.WeakSet[LeakTracker]" = weakref.WeakSet()
 _verdicts = Verdicts()
-
-sessions: SessionLog | None = None
-"""The sessions under watch; None while nothing is tracked."""
 
 
 class LeakTracker:
@@ -306,8 +303,8 @@ def ask(
     if asking is not None and asking.is_fresh:
         asking.is_fresh = False
         return None
-    if sessions is not None:
-        sessions.asked(session, options)
+    if tracking.sessions is not None:
+        tracking.sessions.asked(session, options)
     if getattr(session._connector, "_tracker", None) is None:
         return None
     asking = Asking(Stack.capture(running_task()), method, str_or_url)
@@ -343,9 +340,8 @@ async def _ask(
 
 def start() -> None:
     """Watch the sessions that are made from now on. Connectors are asked for when they are made."""
-    global sessions
-    if sessions is None:
-        sessions = SessionLog(_verdicts)
+    if tracking.sessions is None:
+        tracking.sessions = SessionLog(_verdicts)
 
 
 def all_leaks(*, final: bool = False, also_alive: Iterable[object] = ()) -> list[Leak]:
@@ -362,18 +358,7 @@ def all_leaks(*, final: bool = False, also_alive: Iterable[object] = ()) -> list
     for tracker in list(_trackers):
         for leak in tracker.look(final=final, also_alive=also):
             found.setdefault(leak.serial, leak)
-    if sessions is not None:
-        for leak in sessions.leaks():
+    if tracking.sessions is not None:
+        for leak in tracking.sessions.leaks():
             found.setdefault(leak.serial, leak)
     return list(found.values())
-
-
-def is_wanted(option: bool | None = None) -> bool:
-    """Whether leaks are to be tracked: as an option says, else as the environment does."""
-    if option is not None:
-        return option
-    return os.environ.get("WIRESPEED_TRACK_LEAKS", "") not in ("", "0")
-
-
-if is_wanted():
-    start()
