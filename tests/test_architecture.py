@@ -35,6 +35,7 @@ FLOORS = {
     "sockets": 10,
     "pooling": 15,
     "views": 15,
+    "telling": 16,
     "survey": 18,
     "acquisition": 19,
     "autopsy": 20,

@@ -4,7 +4,7 @@ Used by the connectors, native or not. It must not know the core.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from aiohttp import ClientConnectionError, ConnectionTimeoutError
@@ -169,3 +169,8 @@ def _check_seconds(name: str, value: object) -> None:
         raise TypeError(f"{name} has to be a number of seconds or None, not {value!r}")
     if not 0 < value < math.inf:
         raise ValueError(f"{name} has to be a positive number of seconds or None, not {value!r}")
+
+
+# For the signatures of the connectors.
+TCP_DEFAULTS = asdict(PoolOptions())
+UNIX_DEFAULTS = {name: value for name, value in TCP_DEFAULTS.items() if name != "tcp"}
