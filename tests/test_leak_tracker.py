@@ -763,10 +763,10 @@ class _Resp:
 async def test_holders_of_others_and_reserved_connections_are_not_judged() -> None:
     tracker = LeakTracker()
     reserved = tracker.acquiring()
-    assert tracker.leaks([(reserved, 99.0), (None, 99.0), (object(), 99.0)], waiting=0, final=True) == []
-    (leak,) = tracker.leaks([(reserved, 99.0)], waiting=1)
+    assert tracker.leaks([(reserved, 99.0, 0), (None, 99.0, 0), (object(), 99.0, 0)], final=True) == []
+    (leak,) = tracker.leaks([(reserved, 99.0, 1)])
     assert leak.kind is LeakKind.HELD
-    assert reserved() is asyncio.current_task()
+    assert reserved.task is asyncio.current_task()
 
 
 async def test_nobodys_hands_are_any_good_when_the_loop_is_closed() -> None:
@@ -776,9 +776,9 @@ async def test_nobodys_hands_are_any_good_when_the_loop_is_closed() -> None:
     closed.close()
     resp = _Resp(asyncio.get_running_loop())
     acquisition.answered(resp)
-    assert tracker.leaks([(acquisition, 1.0)], waiting=0, final=True) == []
+    assert tracker.leaks([(acquisition, 1.0, 0)], final=True) == []
     resp._loop = closed
-    (leak,) = tracker.leaks([(acquisition, 1.0)], waiting=0, final=True)
+    (leak,) = tracker.leaks([(acquisition, 1.0, 0)], final=True)
     assert leak.kind is LeakKind.NEVER_RELEASED
 
 
@@ -795,7 +795,7 @@ async def test_what_counts_as_alive_may_be_named() -> None:
     fixture = {"client": types.SimpleNamespace(last=kept_by_nobody[0])}
 
     async def look(*alive: object) -> list[Leak]:
-        return tracker.leaks([(holder, 1.0)], waiting=0, also_alive=alive)
+        return tracker.leaks([(holder, 1.0, 0)], also_alive=alive)
 
     wrapped = asyncio.create_task(look(fixture))
     del fixture
@@ -824,7 +824,7 @@ async def test_task_is_not_kept_alive_and_is_known_by_one_callback() -> None:
     del task
     await asyncio.sleep(0)
     gc.collect()
-    assert held[0]() is None
+    assert held[0].task is None
     assert held[0].has_ended
     assert not held[0].is_cancelled
 

@@ -36,7 +36,8 @@ _KEPT_PER_CONNECTOR = 200
 _USE_WITH = "Use `async with session.get(...) as resp:`, or call `resp.release()` when it is not wanted."
 _CLOSE = "Use `await connector.close()`, or leave it to the session that it is given to."
 
-InUse = tuple[Any, float] | tuple[Any, float, int]
+# The holder of a connection, its age in seconds, and how many callers wait for it.
+InUse = tuple[Any, float, int]
 
 _asking: contextvars.ContextVar["Asking | None"] = contextvars.ContextVar("wirespeed_asking", default=None)
 _trackers: "weakref.WeakSet[LeakTracker]" = weakref.WeakSet()
@@ -118,7 +119,7 @@ class LeakTracker:
             for holder, *_ in in_use
             if isinstance(holder, Acquisition)
             and _is_unreleased(holder)
-            and (holder.has_ended or (closer is not None and holder() is closer))
+            and (holder.has_ended or (closer is not None and holder.task is closer))
             and not (closer is not None and _is_in_block(holder))
         ]
         for holder in _nobodys(suspects, (), running=closer is None):
@@ -145,7 +146,6 @@ class LeakTracker:
     def leaks(
         self,
         in_use: Iterable[InUse],
-        waiting: int = 0,
         *,
         final: bool = False,
         also_alive: Iterable[object] = (),
@@ -168,9 +168,8 @@ class LeakTracker:
         arrived is no leak, read or not: its connection is back in the pool.
 
         Args:
-            in_use: holder and age in seconds of each connection in use, and, where that is known, how
-                many callers wait for this one; only Acquisitions are judged.
-            waiting: callers that wait for any connection.
+            in_use: of each connection in use its holder, its age in seconds, and how many callers wait
+                for it; only Acquisitions are judged.
             final: whether what is going on should be over, as at the end of a test: a
                 task that acquired and has not ended does not excuse its response then.
             also_alive: objects that count as hands, too.
@@ -182,13 +181,13 @@ class LeakTracker:
         suspects = [h for h, *_ in held if (h.has_ended or (final and h.response)) and _is_unreleased(h)]
         nobodys = set(_nobodys(suspects, also_alive))
         found = list(self._verdicts)
-        for holder, age, *waiters in held:
+        for holder, age, waiting in held:
             if holder.is_reported:
                 continue
             if holder in nobodys:
                 found.append(_leak(holder, _release_kind(holder), _released_message(holder), age))
-            elif age > self.held_after and (number := waiters[0] if waiters else waiting) > 0:
-                found.append(_leak(holder, LeakKind.HELD, _held_message(holder, age, number), age))
+            elif age > self.held_after and waiting > 0:
+                found.append(_leak(holder, LeakKind.HELD, _held_message(holder, age, waiting), age))
         return found
 
     def look(self, *, final: bool = False, also_alive: Iterable[object] = ()) -> list[Leak]:
