@@ -354,7 +354,8 @@ class TCPConnector(PooledConnector, aiohttp.TCPConnector):
             try:
                 return await super()._resolve_host(host, port, traces=traces)
             finally:
-                note_resolved()
+                if not helpers.is_ip_address(host):
+                    note_resolved()
 
 
 class UnixConnector(PooledConnector, aiohttp.UnixConnector):
