@@ -65,8 +65,11 @@ _asking: contextvars.ContextVar[_Asking | None] = contextvars.ContextVar("asking
 class WatchedConnector(TellingConnector):
     """What the connectors share: aiohttp's pool with our parameters and figures."""
 
+    # Of a connector that aiohttp made before `install()`: it is watched from its next request on.
+    options = PoolOptions()
+
     def _watch(self) -> None:
-        """Begin to watch; at the end of the constructor."""
+        """Begin to watch; as a rule at the end of the constructor."""
         self._ledger = Ledger()
         self._waiting = self._planned = 0
         self._tcp = TCPOptions.of(self.options.tcp)
@@ -151,14 +154,18 @@ class WatchedConnector(TellingConnector):
         return []
 
     def __repr__(self) -> str:
-        # Its constructor may have failed.
-        return self._describe() if "_ledger" in self.__dict__ else f"<{type(self).__name__} closed>"
+        if "_ledger" not in self.__dict__:
+            # aiohttp made it, or its constructor failed.
+            return f"<{type(self).__name__}{' closed' * self._closed}>"
+        return self._describe()
 
     # A connection is asked for
 
     async def connect(
         self, req: ClientRequest, traces: list["Trace"], timeout: "ClientTimeout"
     ) -> Connection:
+        if "_ledger" not in self.__dict__:
+            self._watch()
         asking = _Asking(req.url)
         try:
             return await self._ask(req, traces, timeout, asking)
