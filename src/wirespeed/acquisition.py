@@ -313,6 +313,7 @@ class Acquirer(TellingConnector):
             except asyncio.TimeoutError as exc:
                 if not queue.is_in:
                     raise
+                host.count_wait_timeout()
                 raise self._refusal(host, req, WaitTimeout(pool.now() - asked_at)) from exc
         try:
             for trace in traces:
@@ -398,9 +399,8 @@ class Acquirer(TellingConnector):
         pool = self.pool
         req = ClientRequest("GET", url, loop=self._loop, ssl=True)
         host = pool.host(req.connection_key)
-        tasks = []
-        while host.in_use + host.idle_count < n and pool.try_reserve(host):
-            tasks.append(self._start_dial(pool.begin_dial(host, is_for_pool=True), req, timeout))
+        waiters = pool.begin_prewarm(host, n)
+        tasks = [self._start_dial(waiter, req, timeout) for waiter in waiters]
         if tasks:
             try:
                 await asyncio.wait(tasks, timeout=timeout.connect or timeout.total)

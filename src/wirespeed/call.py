@@ -74,7 +74,7 @@ def count_retry(session: ClientSession, key: ConnectionKey) -> None:
     """Note in the figures that a request is sent again on another connection."""
     connector: Any = session._connector
     if connector is not None:
-        connector.pool.count_retry(connector.pool.host(key))
+        connector.pool.host(key).count_retry()
 
 
 class _Again(Exception):

@@ -27,7 +27,7 @@ def stats(pool: Pool, origin: str | URL | None = None) -> PoolStats:
     if origin is None:
         return PoolStats.of([pool.snapshot()])
     wanted = str(URL(origin).origin())
-    found = [pool.snapshot(host) for host in pool.known_hosts() if origin_of(host.key) == wanted]
+    found = [host.snapshot(pool.now()) for host in pool.known_hosts() if origin_of(host.key) == wanted]
     return PoolStats.of(found) if found else PoolStats()
 
 
@@ -35,7 +35,7 @@ def stats_by_origin(pool: Pool) -> dict[str, PoolStats]:
     """The figures of each origin that is known."""
     found: dict[str, list[dict[str, Any]]] = {}
     for host in pool.known_hosts():
-        found.setdefault(origin_of(host.key), []).append(pool.snapshot(host))
+        found.setdefault(origin_of(host.key), []).append(host.snapshot(pool.now()))
     return {origin: PoolStats.of(snapshots) for origin, snapshots in found.items()}
 
 

@@ -129,6 +129,7 @@ class FakeTransport:
         self.is_reading = True
         self.end: str | None = None
         self.unread = bytearray()
+        self.received = 0
         self.unsent = 0
 
     # What protocols ask for
@@ -193,6 +194,7 @@ class FakeTransport:
                 piece = self.unread[start : min(start + step, taken)]
                 view[start:][: len(piece)] = piece
             del self.unread[:taken]
+            self.received += taken
             self.protocol.buffer_updated(taken)
 
     def feed_all(self, pieces: Iterable[bytes], style: str = "asyncio") -> None:

@@ -165,8 +165,7 @@ def test_a_caller_whose_time_has_passed_is_not_served(fixture: Dialling) -> None
 def test_dial_for_the_pool(fixture: Dialling) -> None:
     host = fixture.pool.host("a")
     conn = fixture.connect()
-    assert fixture.pool.try_reserve(host)
-    waiter = fixture.pool.begin_dial(host, is_for_pool=True)
+    (waiter,) = fixture.pool.begin_prewarm(host, 2)
     fixture.pool.give_back(conn)
     assert fixture.counts == (1, 1, 0)
     fixture.end(waiter)

@@ -48,6 +48,7 @@ class Exchange:
     def send(self, data: bytes) -> None:
         """Write, unless the connection is gone."""
         if not self.connection.transport.is_closing():
+            self.connection.total_sent += len(data)
             self.connection.transport.write(data)
 
     def finish(self) -> None:
@@ -108,7 +109,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, server: "LocalServer") -> None:
         self.server = server
         self.received = bytearray()
-        self.total_received = 0
+        self.total_received = self.total_sent = 0
         self.exchange: Exchange | None = None
         self.pump: Pump | None = None
         self.paused = self.lost = self.eof = False

@@ -27,6 +27,7 @@ cdef class Host:
     cdef int drop_idle(self) except -1
     cdef double learned(self, double now) noexcept
     cdef int learn(self, Connection conn, ConnectionState before) except -1
+    cdef Waiter pop_waiter(self, Py_ssize_t* waiting)
     cdef Waiter pop_dialler(self)
 
 

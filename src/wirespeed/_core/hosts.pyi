@@ -1,6 +1,6 @@
 import asyncio
 from collections.abc import Hashable
-from typing import final
+from typing import Any, final
 
 from .connection import Connection
 from .deadlines import Deadline
@@ -20,6 +20,9 @@ class Host:
     idle_count: int
     figures: Figures
     def __init__(self, key: Hashable, totals: Figures | None = None) -> None: ...
+    def count_retry(self) -> None: ...
+    def count_wait_timeout(self) -> None: ...
+    def snapshot(self, now: float) -> dict[str, Any]: ...
     @property
     def waiting(self) -> int: ...
 

@@ -47,6 +47,26 @@ cdef class Host:
         """How many wait for a slot."""
         return len(self.waiters)
 
+    def count_retry(self):
+        """A request is sent again because a reused connection turned out dead."""
+        self.figures.counts.stale_retries += 1
+        self.totals.counts.stale_retries += 1
+
+    def count_wait_timeout(self):
+        """A caller's time has passed in the queue."""
+        self.figures.counts.wait_timeouts += 1
+        self.totals.counts.wait_timeouts += 1
+
+    def snapshot(self, double now):
+        """Copy the figures of the host, as `Pool.snapshot` does for all, and what was learned."""
+        figures = self.figures.snapshot()
+        figures.update(
+            in_use=self.in_use - self.dialling, idle=self.idle_count, dialling=self.dialling,
+            waiting=len(self.waiters),
+            learned_keepalive=None if self.learner is None else self.learner.limit_at(now),
+        )
+        return figures
+
     cdef bint is_empty(self) noexcept:
         return self.in_use == 0 and self.idle_count == 0 and not self.waiters
 
@@ -98,7 +118,17 @@ cdef class Host:
             self.learner = KeepAliveLearner.__new__(KeepAliveLearner)
         return self.learner.note_end(age if age >= 0 else now - conn.idle_since, now)
 
-    # Those who dial
+    # Those who wait, and those who dial
+
+    cdef Waiter pop_waiter(self, Py_ssize_t* waiting):
+        """Take out the one who has waited for longest and still does; `waiting` counts those of all hosts."""
+        cdef Waiter waiter
+        while self.waiters:
+            waiter, _ = self.waiters.popitem(last=False)
+            waiting[0] -= 1
+            if not waiter.future.done():
+                return waiter
+        return None
 
     cdef Waiter pop_dialler(self):
         """Take out the one who has dialled for longest and still waits, or None."""
@@ -130,8 +160,7 @@ cdef class Waiter(Deadline):
         else:
             error = WaitTimeout(self.deadlines.now() - self.asked_at)
         if not self.is_dialling:
-            self.host.figures.counts.wait_timeouts += 1
-            self.host.totals.counts.wait_timeouts += 1
+            self.host.count_wait_timeout()
         self.future.set_exception(error)
         return 0
 

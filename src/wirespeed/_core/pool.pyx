@@ -45,9 +45,9 @@ cdef class Pool(ConnectionOwner):
     """
 
     def __init__(self, loop, *, Py_ssize_t limit, Py_ssize_t limit_per_host, keepalive_timeout,
-                 bint force_close=False, bint lenient=True, max_waiters=None, pool_timeout=None, max_open=None,
-                 max_connection_age=None, max_requests_per_connection=None, bint is_lifo=False,
-                 bint learns=True):
+                 bint force_close=False, bint lenient=True, max_waiters=None, pool_timeout=None,
+                 max_open=None, max_connection_age=None, max_requests_per_connection=None,
+                 bint is_lifo=False, bint learns=True):
         self._loop = loop
         self.limit = limit
         self.limit_per_host = limit_per_host
@@ -144,6 +144,7 @@ cdef class Pool(ConnectionOwner):
         if not self.is_closed and 0 <= self.max_waiters <= self.waiting and not self._has_room(host):
             host.figures.counts.refused += 1
             self.figures.counts.refused += 1
+            self._evict_if_empty(host)
             raise TooManyWaiters()
         if self._pool_timeout > 0:
             pool_at = self.deadlines.time() + self._pool_timeout
@@ -158,8 +159,7 @@ cdef class Pool(ConnectionOwner):
         waiter.has_waited = not waiter.is_granted
         return waiter
 
-    def begin_dial(self, Host host not None, double connect_at=0.0, double total_at=0.0, double queued=0.0,
-                   bint is_for_pool=False):
+    def begin_dial(self, Host host not None, double connect_at=0.0, double total_at=0.0, double queued=0.0):
         """Wait for a connection with a slot in hand: the one that the caller dials, or one that is freed.
 
         The slot belongs to the dial from here on, which ends with `end_dial` or `fail_dial`, also
@@ -170,7 +170,6 @@ cdef class Pool(ConnectionOwner):
             connect_at: loop time at which the future fails with ConnectTimeout; 0 for never.
             total_at: loop time at which it fails with TimeoutError; 0 for never.
             queued: seconds that the caller has waited for the slot.
-            is_for_pool: nobody waits; what is dialled is for the pool.
 
         Returns:
             A Waiter. When its future is done already there is nothing to dial, and no slot. A
@@ -184,9 +183,6 @@ cdef class Pool(ConnectionOwner):
             self._free(host)
             waiter.future.set_exception(PoolClosed())
             return waiter
-        if is_for_pool:
-            waiter.future.cancel()
-            return waiter
         conn = self._pop_idle(host, waiter.asked_at)
         if conn is None:
             host.diallers[waiter] = None
@@ -197,6 +193,26 @@ cdef class Pool(ConnectionOwner):
             conn._reserve(waiter.asked_at, queued, waiter.holder)
             waiter.resolve(conn)
         return waiter
+
+    def begin_prewarm(self, Host host not None, Py_ssize_t n):
+        """Take slots for connections that nobody has asked for, until n are open or being dialled.
+
+        Idle ones count against `limit_per_host` here: nobody is about to take them.
+
+        Returns:
+            Waiters for `end_dial` and `fail_dial`, for which nobody waits.
+        """
+        cdef Waiter waiter
+        cdef list waiters = []
+        if self.limit_per_host > 0:
+            n = min(n, self.limit_per_host)
+        while host.in_use + host.idle_count < n and self.try_reserve(host):
+            waiter = self._new_waiter(host, 0, 0)
+            waiter.is_dialling = True
+            waiter.future.cancel()
+            waiters.append(waiter)
+        self._evict_if_empty(host)
+        return waiters
 
     def end_dial(self, Waiter waiter not None, transport, ConnectionFacts facts=None):
         """Adopt what was dialled: for the waiter, or where that is served or gone, for the pool.
@@ -263,8 +279,7 @@ cdef class Pool(ConnectionOwner):
         self._uncount(host)
         if not self.is_closed:
             self._serve()
-            self._evict_if_empty(host)
-        return 0
+        return self._evict_if_empty(host)
 
     def add(self, Host host not None, transport, ConnectionFacts facts=None):
         """Adopt a transport that was dialled on a slot; returns its connection, reserved.
@@ -484,9 +499,8 @@ cdef class Pool(ConnectionOwner):
             host = self._turns.next()
             if not host.waiters or not self._has_room(host):
                 continue
-            waiter, _ = host.waiters.popitem(last=False)
-            self.waiting -= 1
-            if not waiter.future.done():
+            waiter = host.pop_waiter(&self.waiting)
+            if waiter is not None:
                 self._grant(host, waiter)
             # In the queue also when the pool is full now: another host may free the next slot.
             if host.waiters and (self.limit_per_host <= 0 or host.in_use < self.limit_per_host):
@@ -540,6 +554,7 @@ cdef class Pool(ConnectionOwner):
             self.waiting -= len(host.waiters)
             host.waiters.clear()
             host.diallers.clear()
+            self._evict_if_empty(host)
         for conn in list(self._open):
             try:
                 (<Connection> conn)._drop(CloseReason.POOL_CLOSED)
@@ -549,16 +564,10 @@ cdef class Pool(ConnectionOwner):
                     {"message": "Error while closing a connection", "exception": exc}
                 )
         self.deadlines.close()
-        self.hosts.clear()
 
     def idle_connections(self):
         """List the idle connections, in no order."""
         return [conn for conn in self._open if (<Connection> conn).state == ConnectionState.IDLE]
-
-    def count_retry(self, Host host not None):
-        """A request is sent again because a reused connection turned out dead."""
-        host.figures.counts.stale_retries += 1
-        self.figures.counts.stale_retries += 1
 
     def connections(self):
         """List the connections that are not gone, in no order; for whoever counts or looks."""
@@ -568,22 +577,16 @@ cdef class Pool(ConnectionOwner):
         """List the hosts, and those without connections that are remembered, in no order."""
         return [*self.hosts.values(), *self._remembered.values()]
 
-    def snapshot(self, Host host=None):
-        """Copy the figures of a host or of the whole pool.
+    def snapshot(self):
+        """Copy the figures of the whole pool; `Host.snapshot` has those of a host.
 
         Returns:
-            What `Figures.snapshot` returns, with in_use, idle, dialling, waiting, and what was learned.
+            What `Figures.snapshot` returns, and in_use (without what is dialled), idle, dialling, waiting.
         """
-        figures = self.figures.snapshot() if host is None else host.figures.snapshot()
-        learned = None
-        if host is None:
-            in_use, idle, dialling, waiting = self.in_use, self.idle, self.dialling, self.waiting
-        else:
-            in_use, idle, dialling, waiting = host.in_use, host.idle_count, host.dialling, len(host.waiters)
-            if host.learner is not None:
-                learned = host.learner.limit_at(self.deadlines.now())
+        figures = self.figures.snapshot()
         figures.update(
-            in_use=in_use - dialling, idle=idle, dialling=dialling, waiting=waiting, learned_keepalive=learned
+            in_use=self.in_use - self.dialling, idle=self.idle, dialling=self.dialling, waiting=self.waiting,
+            learned_keepalive=None,
         )
         return figures
 

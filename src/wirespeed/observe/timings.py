@@ -9,7 +9,7 @@ class Timings:
 
     Attributes:
         queue: waiting for a slot, or for a connection of the pool.
-        dns: resolving the name; 0 on a connection that was there, or where there was nothing to resolve.
+        dns: resolving the name; 0 on a connection that was there, next to 0 for an address.
         connect: the TCP connection; 0 likewise.
         tls: the TLS handshake; 0 likewise.
         send: sending the request, body included; until the response, when that came first.
