@@ -30,7 +30,7 @@ from .observe.observer import Observer
 from .observe.stats import PoolStats
 from .observe.tracking import is_wanted
 from .pooling import TCP_DEFAULTS, UNIX_DEFAULTS, PoolOptions
-from .sockets import TCPOptions
+from .sockets import Preset, TCPOptions
 from .stamps import Link, Stamps, stamp, tell_connection, tell_request
 from .survey import Survey, stats, stats_by_origin
 from .telling import origin_of
@@ -337,7 +337,7 @@ class TCPConnector(PooledConnector, aiohttp.TCPConnector):
             max_requests_per_connection: int | None = None,
             reuse: Literal["fifo", "lifo"] = "fifo",
             learn_keepalive: bool = True,
-            tcp: TCPOptions | str | None = None,
+            tcp: TCPOptions | Preset | None = None,
             track_leaks: bool | None = None,
         ) -> None: ...
 

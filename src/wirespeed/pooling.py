@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from aiohttp import ClientConnectionError, ConnectionTimeoutError
 
-from .sockets import TCPOptions
+from .sockets import Preset, TCPOptions
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ class PoolOptions:
     max_requests_per_connection: int | None = None
     reuse: Literal["fifo", "lifo"] = "fifo"
     learn_keepalive: bool = True
-    tcp: TCPOptions | str | None = None
+    tcp: TCPOptions | Preset | None = None
     track_leaks: bool | None = None
 
     def __post_init__(self) -> None:
@@ -141,6 +141,10 @@ class PoolOptions:
         _check_count("max_requests_per_connection", self.max_requests_per_connection, least=1)
         _check_seconds("pool_timeout", self.pool_timeout)
         _check_seconds("max_connection_age", self.max_connection_age)
+        if not isinstance(self.learn_keepalive, bool):
+            raise TypeError(f"learn_keepalive has to be True or False, not {self.learn_keepalive!r}")
+        if self.track_leaks is not None and not isinstance(self.track_leaks, bool):
+            raise TypeError(f"track_leaks has to be True, False or None, not {self.track_leaks!r}")
         if self.reuse not in ("fifo", "lifo"):
             raise ValueError(f"reuse has to be 'fifo' or 'lifo', not {self.reuse!r}")
         TCPOptions.of(self.tcp)

@@ -47,6 +47,7 @@ async def tells_of_the_pool(session: aiohttp.ClientSession) -> aiohttp.PoolStats
     except aiohttp.PoolFull as exc:
         print(exc.pressure.in_use, exc.waiting)
     aiohttp.TCPConnector(reuse="filo")  # type: ignore[arg-type]
+    aiohttp.TCPConnector(tcp="wan")  # type: ignore[arg-type]
     aiohttp.UnixConnector("/run/socket", tcp="lan")  # type: ignore[call-arg]
     leaks: list[Leak] = connector.leaks()
     print(await session.prewarm("http://host.example/", 3), [leak.report() for leak in leaks])

@@ -427,7 +427,21 @@ like(BaseConnector.connect)(WatchedConnector.connect)
 
 
 class TCPConnector(WatchedConnector, aiohttp.TCPConnector):
-    """aiohttp's TCP connector, which takes the parameters of the native one; see this package."""
+    """aiohttp's TCP connector, which takes the parameters of the native one.
+
+    Args:
+        max_waiters: callers that may wait for a slot; more are refused with `PoolFull`.
+        pool_timeout: seconds that a caller may wait for a slot, then `PoolTimeout`.
+        max_open: connections open or being dialled; the one idle for longest makes room.
+        max_connection_age: seconds after which a connection is not used again, less a random 0 to 10 %.
+        max_requests_per_connection: requests after which it is closed, less a random 0 to 10 %.
+        reuse: "fifo" takes the connection that has been idle longest, as aiohttp; "lifo" the one used last.
+        tcp: options of the sockets: a TCPOptions, or "lan", "internet" or "nat".
+        learn_keepalive, track_leaks: without effect here.
+
+    Raises:
+        ValueError, TypeError: a parameter that makes no sense.
+    """
 
     if not TYPE_CHECKING:
 
@@ -450,7 +464,7 @@ class TCPConnector(WatchedConnector, aiohttp.TCPConnector):
 
 
 class UnixConnector(WatchedConnector, aiohttp.UnixConnector):
-    """aiohttp's Unix socket connector, which takes the parameters of the native one but `tcp`."""
+    """aiohttp's Unix socket connector, which takes the parameters of TCPConnector but for `tcp`."""
 
     if not TYPE_CHECKING:
 

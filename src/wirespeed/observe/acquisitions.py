@@ -156,10 +156,10 @@ class Acquisition:
 
     def request(self) -> str:
         """The request in words, "GET http://..."."""
-        return f"{self.method or 'a request'} {plain(self.url) or ''}".rstrip()
+        return f"{self.method or 'a request'} {without_secrets(self.url) or ''}".rstrip()
 
 
-def plain(url: Any) -> str | None:
+def without_secrets(url: Any) -> str | None:
     """A URL as text, without user and password."""
     if url is None:
         return None

@@ -22,7 +22,7 @@ import aiohttp
 
 from . import tracking
 from .acquisitions import Acquisition as Acquisition
-from .acquisitions import Asker, Asking, plain
+from .acquisitions import Asker, Asking, without_secrets
 from .frames import Stack, running_task
 from .hands import kept
 from .sessions import SessionLog
@@ -269,7 +269,7 @@ def _leak(holder: Acquisition, kind: LeakKind, message: str, age: float) -> Leak
         kind=kind,
         message=message,
         where=holder.where,
-        url=plain(holder.url),
+        url=without_secrets(holder.url),
         task=holder.task_name,
         age=age,
         stack=holder.stack.summary(),
