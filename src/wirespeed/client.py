@@ -13,7 +13,7 @@ from aiohttp.http import HttpVersion11
 from ._signatures import like
 from ._switch import NATIVE
 from .lanes import Explanation, LaneReason, LaneStats, explain, lane_reason, refuse_or_log
-from .observe import leaks
+from .observe import tracking
 from .pooling import PoolTimeout
 
 if TYPE_CHECKING:
@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from aiohttp.http import HttpVersion
     from aiohttp.typedefs import JSONBytesEncoder, JSONEncoder, LooseCookies, LooseHeaders, StrOrURL
 
+    from .typed import TypedSession as _Session
+    from .typed import request as _typed_request
+else:
+    _Session = aiohttp.ClientSession
+
 if TYPE_CHECKING or NATIVE:
     from . import express
     from ._core.rethrow import raise_cause
@@ -31,7 +36,7 @@ if TYPE_CHECKING or NATIVE:
     from .prepare import SessionState
     from .response import ClientResponse
 else:
-    from .fallback import ClientResponse, TCPConnector
+    from .fallback import ClientResponse, TCPConnector, raise_cause
 
 _T = TypeVar("_T")
 _REQUEST = aiohttp.ClientSession._request
@@ -43,7 +48,7 @@ with warnings.catch_warnings():
     # aiohttp discourages subclasses of ClientSession; this one is what isinstance rests on.
     warnings.simplefilter("ignore", DeprecationWarning)
 
-    class ClientSession(aiohttp.ClientSession):
+    class ClientSession(_Session):
         """First-class interface for making HTTP requests: aiohttp's own, on the native core.
 
         Every argument, method and attribute is aiohttp's; see its documentation. Without
@@ -119,8 +124,8 @@ with warnings.catch_warnings():
                         raise
                 else:
                     self._init(base_url, connector, loop, kwargs)
-                if leaks.sessions is not None:
-                    leaks.sessions.opened(self)
+                if tracking.sessions is not None:
+                    tracking.sessions.opened(self)
 
             def _init(self, base_url, connector, loop, kwargs):
                 kwargs.setdefault("response_class", ClientResponse)
@@ -130,7 +135,9 @@ with warnings.catch_warnings():
 
             @like(aiohttp.ClientSession._request)
             def _request(self, method, str_or_url, **kwargs):
-                if leaks.sessions is not None:
+                if tracking.sessions is not None:
+                    from .observe import leaks
+
                     asking = leaks.ask(self, _request_of_ours, method, str_or_url, kwargs)
                     if asking is not None:
                         return asking
@@ -166,8 +173,8 @@ with warnings.catch_warnings():
 
             @like(aiohttp.ClientSession.close)
             def close(self):
-                if leaks.sessions is not None:
-                    leaks.sessions.closed(self)
+                if tracking.sessions is not None:
+                    tracking.sessions.closed(self)
                 return super().close()
 
             def _begin_counting(self):
@@ -222,14 +229,19 @@ with warnings.catch_warnings():
 
 def _in_the_pools_words(request: "Awaitable[_T]") -> "Awaitable[_T]":
     """Raise what the pool said, which on aiohttp's code is behind its words for any timeout of connecting."""
-    return raise_cause(request, aiohttp.ConnectionTimeoutError, PoolTimeout) if NATIVE else request
+    return raise_cause(request, aiohttp.ConnectionTimeoutError, PoolTimeout)
 
 
 if not TYPE_CHECKING:
     _request_of_ours = ClientSession.__dict__["_request"]
 
+if tracking.is_wanted():
+    from .observe import leaks
+
+    leaks.start()
+
 if TYPE_CHECKING:
-    request = aiohttp.request
+    request = _typed_request
 else:
 
     @like(aiohttp.request)
