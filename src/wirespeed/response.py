@@ -34,6 +34,8 @@ from .upload import settle
 
 _T = TypeVar("_T")
 _JSON_TYPE = "application/json"
+# As they are in aiohttp's source: tests patch them.
+_JSON, _GET_ENCODING = aiohttp.ClientResponse.json, aiohttp.ClientResponse.get_encoding
 
 
 @lru_cache(256)
@@ -465,23 +467,30 @@ class ClientResponse(StampedResponse):
         content_type: str | None = _JSON_TYPE,
     ) -> Any:
         """Read and decode JSON response."""
-        head = None if self._exchange is None else self._exchange.head
-        if (
-            head is None
-            or head.content_type is None
-            or encoding is not None
-            or content_type != _JSON_TYPE
-            or type(self) is not ClientResponse
-        ):
-            return await super().json(encoding=encoding, loads=loads, content_type=content_type)
-        codec = _json_codec(head.content_type)
-        if codec is None or "headers" in self.__dict__ or "_headers" in self.__dict__:
+        codec = None
+        if self._exchange is not None and encoding is None and content_type == _JSON_TYPE:
+            codec = self._usual_json_codec(self._exchange)
+        if codec is None:
             return await super().json(encoding=encoding, loads=loads, content_type=content_type)
         body = self._body
         if body is None:
             body = await self.read()
         stripped = body.strip()
         return loads(stripped.decode(codec)) if stripped else None
+
+    def _usual_json_codec(self, exchange: Exchange) -> str | None:
+        """The encoding of a JSON body, where nothing but its Content-Type has a say in it."""
+        head = exchange.head
+        if (
+            head is None
+            or head.content_type is None
+            or "_headers" in self.__dict__  # somebody may have changed them
+            or type(self) is not ClientResponse
+            or aiohttp.ClientResponse.json is not _JSON
+            or aiohttp.ClientResponse.get_encoding is not _GET_ENCODING
+        ):
+            return None
+        return _json_codec(head.content_type)
 
     async def _whole_body(self, exchange: Exchange) -> bytes:
         if self._released:
