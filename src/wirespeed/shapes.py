@@ -1,0 +1,216 @@
+"""Requests with params, headers, cookies or a short body, put together without a ClientRequest.
+
+Most requests of a program have one of a few shapes: to this origin, with this method, with headers of
+these names, with or without cookies, with this kind of body. aiohttp's ClientRequest is built once for
+a shape, with marks in the place of values; where the marks are found in its headers is where the
+values of each request go. So names, order and what aiohttp adds are aiohttp's, and the values are checked
+as ever. What is out of the ordinary has no shape and takes the way of a Call. Called by the
+express lane. It must not send anything.
+"""
+
+from collections.abc import Mapping
+from http.cookies import SimpleCookie
+from typing import Any
+
+from aiohttp import ClientSession, hdrs, payload
+from aiohttp._cookie_helpers import preserve_morsel_with_coded_value
+from aiohttp.client_reqrep import ClientRequest, RequestInfo
+from multidict import CIMultiDict
+from yarl import URL
+
+from ._core.head import field_lines, fill, request_line
+from .prepare import (
+    INLINE_BODY_MAX,
+    PLAIN_METHODS,
+    PLAIN_OPTIONS,
+    PlainRequests,
+    Prepared,
+    add_connection_headers,
+    build_url,
+)
+
+OPTIONS = PLAIN_OPTIONS | {"params", "headers", "json", "data"}
+# Headers whose value, not only whose presence, decides what else is in the head.
+_MEANINGFUL = frozenset(
+    {
+        "connection", "content-encoding", "content-length", "cookie", "expect", "host", "te", "trailer",
+        "transfer-encoding", "upgrade",
+    }
+)  # fmt: skip
+_SHAPES_MAX = 1024
+_NO_BODY, _JSON, _BYTES, _TEXT = range(4)
+_PROBES: tuple[Any, ...] = (None, None, b"", "")
+_MARK = "wirespeed's mark"
+# In the table of shapes: requests of this kind take the long way.
+_NO_SHAPE: Any = object()
+
+
+class Shape:
+    """What the requests of one shape have in common.
+
+    Args:
+        key: the connection key.
+        fields: the header fields in order; instead of a value that is the request's own, its number.
+    """
+
+    __slots__ = ("fields", "host", "key", "order", "pieces")
+
+    def __init__(self, key: Any, fields: list[tuple[str, str | int]]) -> None:
+        self.key = key
+        self.host: Any = None
+        self.fields = fields
+        self.pieces = [b""]
+        self.order = [value for _, value in fields if isinstance(value, int)]
+        for name, value in fields:
+            if isinstance(value, int):
+                self.pieces[-1] += field_lines([(name, "")])[:-2]
+                self.pieces.append(b"\r\n")
+            else:
+                self.pieces[-1] += field_lines([(name, value)])
+        self.pieces[-1] += b"\r\n"
+
+
+class ShapedRequest(Prepared):
+    """One request of a shape."""
+
+    __slots__ = ("_shape", "_values")
+
+    def __init__(self, method: str, real_url: URL, shape: Shape, values: list[str], data: bytes) -> None:
+        super().__init__(method, real_url, shape.key, data)
+        self._shape = shape
+        self._values = values
+
+    def info(self) -> RequestInfo:
+        if self._headers is None:
+            values = self._values
+            self._headers = CIMultiDict(
+                [
+                    (name, values[value] if isinstance(value, int) else value)
+                    for name, value in self._shape.fields
+                ]
+            )
+        return super().info()
+
+
+def find(
+    session: ClientSession, plain: PlainRequests, method: str, str_or_url: Any, options: Mapping[str, Any]
+) -> Prepared | None:
+    """Return a request ready to send, or None when it has no shape.
+
+    Args:
+        session: the session.
+        plain: what the lane keeps of it.
+        method: the method, upper-case.
+        str_or_url: as in aiohttp.
+        options: the keyword arguments, all of them among OPTIONS.
+
+    Raises:
+        InvalidUrlClientError: not a URL, or one without a host.
+        NonHttpUrlClientError: a scheme that the connector does not know.
+        ValueError: a control character in a header.
+    """
+    if method not in PLAIN_METHODS or not plain.is_usable(session):
+        return None
+    get = options.get
+    headers, params = get("headers"), get("params")
+    if headers is not None and type(headers) is not dict:
+        return None
+    found = _body(session, get("data"), get("json"))
+    if found is None:
+        return None
+    kind, body = found
+    url = build_url(session, str_or_url)
+    if not url.raw_host or url.raw_user is not None or url.raw_password is not None:
+        return None
+    if params:
+        url = url.extend_query(params)
+    cookies = session._cookie_jar.filter_cookies(url)
+    at = (method, url.scheme, url.host_port_subcomponent, kind, bool(cookies), *(headers or ()))
+    shape = plain.shapes.get(at)
+    if shape is None:
+        shape = _shape(session, method, url, headers, kind, bool(cookies))
+        if len(plain.shapes) >= _SHAPES_MAX:
+            plain.shapes.clear()
+        plain.shapes[at] = shape
+    if shape is _NO_SHAPE:
+        return None
+    values = list(headers.values()) if headers else []
+    if kind != _NO_BODY:
+        values.append(str(len(body)))
+    if cookies:
+        values.append(_cookie_header(cookies))
+    head = fill(shape.pieces, [values[number] for number in shape.order])
+    data = request_line(method, url.raw_path_qs, 1) + head + body
+    request = ShapedRequest(method, url, shape, values, data)
+    host = shape.host
+    if host is None or host.is_evicted:
+        host = shape.host = session._connector.pool.host(shape.key)  # type: ignore[union-attr]
+    request.host = host
+    return request
+
+
+def _body(session: ClientSession, data: Any, json: Any) -> tuple[int, bytes] | None:
+    """The kind of a body and its bytes; None for one that does not go out with the head, or is wrong."""
+    if json is not None:
+        if data is not None:
+            return None
+        dump = session._json_serialize_bytes
+        body = session._json_serialize(json).encode() if dump is None else dump(json)
+        kind = _JSON
+    elif data is None:
+        return _NO_BODY, b""
+    elif type(data) is bytes:
+        kind, body = _BYTES, data
+    elif type(data) is str:
+        kind, body = _TEXT, data.encode()
+    else:
+        return None
+    return (kind, body) if len(body) <= INLINE_BODY_MAX else None
+
+
+def _cookie_header(cookies: Any) -> str:
+    """The value of the field Cookie, as ClientRequest.update_cookies makes it."""
+    made: Any = SimpleCookie()
+    for name, morsel in cookies.items():
+        made[name] = preserve_morsel_with_coded_value(morsel)
+    value: str = made.output(header="", sep=";").strip()
+    return value
+
+
+def _shape(session: ClientSession, method: str, url: URL, headers: Any, kind: int, has_cookies: bool) -> Any:
+    """Let aiohttp build a request of the shape, and see where the values have gone."""
+    if headers and any(type(name) is not str or name.lower() in _MEANINGFUL for name in headers):
+        return _NO_SHAPE
+    marks = {name: f"{_MARK} {i}" for i, name in enumerate(headers or ())}
+    holes = {mark: i for i, mark in enumerate(marks.values())}
+    probe = _PROBES[kind]
+    if kind == _JSON:
+        probe = payload.JsonPayload(None)
+    req = ClientRequest(
+        method,
+        url,
+        headers=session._prepare_headers(marks),
+        skip_auto_headers=session._skip_auto_headers or None,
+        data=probe,
+        cookies={"a": "b"} if has_cookies else None,
+        loop=session._loop,
+        session=session,
+    )
+    connector: Any = session._connector
+    add_connection_headers(req, connector)
+    fields: list[tuple[str, str | int]] = []
+    count = len(holes)
+    for name, value in req.headers.items():
+        if value in holes:
+            fields.append((name, holes.pop(value)))
+        elif kind != _NO_BODY and name == hdrs.CONTENT_LENGTH:
+            fields.append((name, count))
+        elif has_cookies and name == hdrs.COOKIE:
+            fields.append((name, count + (kind != _NO_BODY)))
+        else:
+            fields.append((name, value))
+    numbers = [value for _, value in fields if isinstance(value, int)]
+    if holes or len(numbers) != count + (kind != _NO_BODY) + has_cookies:
+        # A name that came twice in different cases, or one that aiohttp took away.
+        return _NO_SHAPE
+    return Shape(req.connection_key, fields)
