@@ -25,7 +25,6 @@ _MARKERS = (
     "wirespeed_leaks(allow=False): with allow=True, --wirespeed-leaks does not fail the test.",
 )
 _HELP = "Fail each test that leaks a response, a connection or a session, with the line that acquired it."
-_PLUGIN = "wirespeed_leaks"
 _has_failed = pytest.StashKey[bool]()
 
 
@@ -47,7 +46,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("markers", marker)
     if config.getoption("wirespeed_leaks") or config.getini("wirespeed_leaks"):
         _turn_on()
-        config.pluginmanager.register(_LeakCheck(), _PLUGIN)
+        config.pluginmanager.register(_LeakCheck(), "wirespeed_leaks")
 
 
 def _turn_on() -> None:
@@ -99,10 +98,10 @@ class _LeakCheck:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_setup(self) -> Generator[None, object, object]:
-        leaks = sys.modules.get("wirespeed.observe.leaks")
-        if leaks is not None and leaks.sessions is not None:
+        tracking = sys.modules.get("wirespeed.observe.tracking")
+        if tracking is not None and tracking.sessions is not None:
             # A fixture makes a session for each test: that is no session per request.
-            leaks.sessions.start_over()
+            tracking.sessions.start_over()
         return (yield)
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)

@@ -115,3 +115,30 @@ async def test_new_connections_that_are_lost_at_once_are_not_dialled_for_ever() 
         # Once, and once more since GET is idempotent.
         assert connector.dials == 2
         assert connector.stats().in_use == connector.stats().dialling == 0
+
+
+# What a connector tells
+
+
+async def test_one_line_names_the_limits() -> None:
+    async with wirespeed.TCPConnector(limit=20, limit_per_host=3, max_open=10) as connector:
+        line = repr(connector)
+    assert line.startswith("<TCPConnector: 0 in use, 0 dialling, 0 idle, 0 waiting; limit ")
+    assert line.endswith(", 3 per host, max_open 10; 0 created, 0 reused>")
+    assert repr(connector).startswith("<TCPConnector closed: ")
+
+
+async def test_an_address_takes_no_time_to_resolve() -> None:
+    async with LocalServer() as server, wirespeed.ClientSession() as session:
+        for host in ("127.0.0.1", "localhost"):
+            async with session.get(server.url("/ok").replace("127.0.0.1", host)) as resp:
+                assert resp.timings is not None
+                assert (resp.timings.dns > 0) == (host == "localhost")
+
+
+@pytest.mark.parametrize("origin", ["elsewhere", "ftp://elsewhere.example", URL("/path")])
+async def test_prewarming_needs_an_origin(origin: Any) -> None:
+    async with wirespeed.ClientSession() as session:
+        for prewarm in (session.prewarm, session.connector.prewarm):  # type: ignore[union-attr]
+            with pytest.raises(ValueError, match=f"an absolute http or https URL, not '{origin}'"):
+                await prewarm(origin)

@@ -127,6 +127,8 @@ BAD = [
     ({"max_connection_age": 0.0}, ValueError, "max_connection_age has to be a positive number"),
     ({"reuse": "random"}, ValueError, "reuse has to be 'fifo' or 'lifo', not 'random'"),
     ({"reuse": None}, ValueError, "reuse has to be 'fifo' or 'lifo', not None"),
+    ({"learn_keepalive": "no"}, TypeError, "learn_keepalive has to be True or False, not 'no'"),
+    ({"track_leaks": "0"}, TypeError, "track_leaks has to be True, False or None, not '0'"),
     ({"tcp": "moon"}, ValueError, "no such preset of TCP options: 'moon'; there are 'lan', 'internet'"),
     ({"tcp": 5}, TypeError, "tcp has to be TCPOptions, the name of a preset or None, not 5"),
 ]  # fmt: skip

@@ -29,9 +29,10 @@ from ._core.hosts import ConnectTimeout, Host, PoolClosed, TooManyWaiters, Waite
 from ._core.pool import Pool
 from .dialling import Dial
 from .loops import start_task
-from .pooling import PoolFull, PoolOptions, PoolTimeout
+from .pooling import PoolFull, PoolTimeout
 from .sockets import TCPOptions
 from .survey import Survey
+from .telling import TellingConnector
 
 if TYPE_CHECKING:
     from aiohttp.client import ClientTimeout
@@ -67,11 +68,10 @@ class _Queue:
     is_in = False
 
 
-class Acquirer(BaseConnector):
+class Acquirer(TellingConnector):
     """The part of the connectors that acquires connections."""
 
     pool: Pool
-    options: PoolOptions
     _tcp: TCPOptions | None
     _survey: Survey
     _dials: "set[asyncio.Task[Any]]"
@@ -376,13 +376,13 @@ class Acquirer(BaseConnector):
         self._anchor(conn, protocol)
         return conn
 
-    async def prewarm(self, origin: Any, n: int = 1, *, timeout: "ClientTimeout | None" = None) -> int:
+    async def prewarm(self, origin: str | URL, n: int = 1, *, timeout: "ClientTimeout | None" = None) -> int:
         """Open connections before they are needed.
 
         Args:
             origin: where to, as in "https://example.org"; a path is ignored.
-            n: how many connections shall be open, idle and used ones counted. The limits hold: no
-                more are made than there are free slots.
+            n: how many connections shall be open, idle and used ones and those being made counted. The
+                limits hold: no more are made than there are free slots.
             timeout: `connect` or `total` bounds the whole, `sock_connect` each connection; None for
                 aiohttp's default.
 
@@ -394,15 +394,7 @@ class Acquirer(BaseConnector):
             ClientConnectorError: no connection at all could be made; the first failure.
             ClientConnectionError: the connector is closed.
         """
-        url = URL(origin)
-        if not isinstance(n, int) or isinstance(n, bool):
-            raise TypeError(f"n has to be an int, not {n!r}")
-        if n < 1:
-            raise ValueError(f"n has to be at least 1, not {n}")
-        if not url.absolute or url.scheme not in self.allowed_protocol_schema_set:
-            raise ValueError(f"origin has to be an absolute http or https URL, not {origin!r}")
-        if self.closed:
-            raise ClientConnectionError("Connector is closed.")
+        url = self._check_prewarming(origin, n)
         timeout = timeout or DEFAULT_TIMEOUT
         pool = self.pool
         req = ClientRequest("GET", url, loop=self._loop, ssl=True)

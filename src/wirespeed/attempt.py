@@ -29,7 +29,7 @@ from .pooling import PoolTimeout
 from .prepare import Prepared
 from .response import ClientResponse
 from .stamps import tell_request
-from .survey import origin_of
+from .telling import origin_of
 from .upload import new_writer, start_upload
 
 _RESPONSE_CLASSES = (ClientResponse, aiohttp.ClientResponse)

@@ -13,7 +13,7 @@ from aiohttp.http import HttpVersion11
 from ._signatures import like
 from ._switch import NATIVE
 from .lanes import Explanation, LaneReason, LaneStats, explain, lane_reason, refuse_or_log
-from .observe import leaks
+from .observe import tracking
 from .pooling import PoolTimeout
 
 if TYPE_CHECKING:
@@ -24,6 +24,11 @@ if TYPE_CHECKING:
     from aiohttp.http import HttpVersion
     from aiohttp.typedefs import JSONBytesEncoder, JSONEncoder, LooseCookies, LooseHeaders, StrOrURL
 
+    from .typed import TypedSession as _Session
+    from .typed import request as _typed_request
+else:
+    _Session = aiohttp.ClientSession
+
 if TYPE_CHECKING or NATIVE:
     from . import express
     from ._core.rethrow import raise_cause
@@ -31,7 +36,7 @@ if TYPE_CHECKING or NATIVE:
     from .prepare import SessionState
     from .response import ClientResponse
 else:
-    from .fallback import ClientResponse, TCPConnector
+    from .fallback import ClientResponse, TCPConnector, raise_cause
 
 _REQUEST = aiohttp.ClientSession._request
 # The request on its way through a patched method, in this task.
@@ -42,7 +47,7 @@ with warnings.catch_warnings():
     # aiohttp discourages subclasses of ClientSession; this one is what isinstance rests on.
     warnings.simplefilter("ignore", DeprecationWarning)
 
-    class ClientSession(aiohttp.ClientSession):
+    class ClientSession(_Session):
         """First-class interface for making HTTP requests: aiohttp's own, on the native core.
 
         Every argument, method and attribute is aiohttp's; see its documentation. Without
@@ -118,8 +123,8 @@ with warnings.catch_warnings():
                         raise
                 else:
                     self._init(base_url, connector, loop, kwargs)
-                if leaks.sessions is not None:
-                    leaks.sessions.opened(self)
+                if tracking.sessions is not None:
+                    tracking.sessions.opened(self)
 
             def _init(self, base_url, connector, loop, kwargs):
                 kwargs.setdefault("response_class", ClientResponse)
@@ -129,7 +134,9 @@ with warnings.catch_warnings():
 
             @like(aiohttp.ClientSession._request)
             def _request(self, method, str_or_url, **kwargs):
-                if leaks.sessions is not None:
+                if tracking.sessions is not None:
+                    from .observe import leaks
+
                     asking = leaks.ask(self, _request_of_ours, method, str_or_url, kwargs)
                     if asking is not None:
                         return asking
@@ -151,9 +158,7 @@ with warnings.catch_warnings():
                     return self._request_patched(super()._request, method, str_or_url, kwargs)
                 request = super()._request(method, str_or_url, **kwargs)
                 # What the pool said is behind aiohttp's words for any timeout of connecting.
-                return (
-                    raise_cause(request, aiohttp.ConnectionTimeoutError, PoolTimeout) if NATIVE else request
-                )
+                return raise_cause(request, aiohttp.ConnectionTimeoutError, PoolTimeout)
 
             async def _request_patched(self, request, method, str_or_url, kwargs):
                 """Go through a patch; it may have kept `_request` above for the original, and call it."""
@@ -169,8 +174,8 @@ with warnings.catch_warnings():
 
             @like(aiohttp.ClientSession.close)
             def close(self):
-                if leaks.sessions is not None:
-                    leaks.sessions.closed(self)
+                if tracking.sessions is not None:
+                    tracking.sessions.closed(self)
                 return super().close()
 
             def _begin_counting(self):
@@ -226,8 +231,13 @@ with warnings.catch_warnings():
 if not TYPE_CHECKING:
     _request_of_ours = ClientSession.__dict__["_request"]
 
+if tracking.is_wanted():
+    from .observe import leaks
+
+    leaks.start()
+
 if TYPE_CHECKING:
-    request = aiohttp.request
+    request = _typed_request
 else:
 
     @like(aiohttp.request)

@@ -8,7 +8,6 @@ clean. It must not know requests beyond their connection key.
 import asyncio
 import warnings
 from collections.abc import Awaitable
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -18,6 +17,7 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.client_reqrep import ClientRequest, ConnectionKey
 from aiohttp.connector import BaseConnector, Connection
 from aiohttp.tracing import Trace
+from yarl import URL
 
 from ._core.connection import Connection as PooledConnection
 from ._core.exchange import CloseReason as _CoreReason
@@ -26,13 +26,14 @@ from ._signatures import like
 from .acquisition import Acquirer, StandIn
 from .dialling import ProtocolFactory, note_resolved
 from .observe import CloseReason
-from .observe.leaks import Leak, LeakTracker, is_wanted
 from .observe.observer import Observer
 from .observe.stats import PoolStats
-from .pooling import PoolOptions
-from .sockets import TCPOptions
+from .observe.tracking import is_wanted
+from .pooling import TCP_DEFAULTS, UNIX_DEFAULTS, PoolOptions
+from .sockets import Preset, TCPOptions
 from .stamps import Link, Stamps, stamp, tell_connection, tell_request
-from .survey import Survey, describe, origin_of, stats, stats_by_origin
+from .survey import Survey, stats, stats_by_origin
+from .telling import origin_of
 from .views import IdleView, InUseView
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
     from aiohttp.client import ClientTimeout
     from aiohttp.connector import SocketFactoryType
 
+    from .observe.leaks import Leak, LeakTracker
+
 
 _BASE_CONNECT = BaseConnector.connect
 
@@ -54,10 +57,8 @@ class PooledConnector(Acquirer):
 
     # A connector that aiohttp made before `install()` has neither: it goes on with aiohttp's code.
     _lent: dict[ResponseHandler, PooledConnection] = {}  # noqa: RUF012
-    # Told of each request and connection that ends; none as a rule.
-    observers: tuple[Observer, ...] = ()
     # None while leaks are not tracked.
-    _tracker: LeakTracker | None = None
+    _tracker: "LeakTracker | None" = None
 
     def _make_pool(self, options: PoolOptions) -> None:
         self.options = options
@@ -77,6 +78,8 @@ class PooledConnector(Acquirer):
             learns=options.learn_keepalive,
         )
         if is_wanted(options.track_leaks):
+            from .observe.leaks import LeakTracker
+
             self._tracker = LeakTracker(connector=self)
             self.pool.who = self._tracker.acquiring
         self._tcp = TCPOptions.of(options.tcp)
@@ -109,8 +112,9 @@ class PooledConnector(Acquirer):
             self._acquired.add(exc.protocol)
             return Connection(self, req.connection_key, exc.protocol, self._loop)
         except BaseException as exc:
-            duration = self.pool.now() - asked_at
-            tell_request(self, origin_of(req.connection_key), req.method, None, duration, exc)
+            if self.observers:
+                duration = self.pool.now() - asked_at
+                tell_request(self, origin_of(req.connection_key), req.method, None, duration, exc)
             raise
         connection = self._lend(conn)
         stamp(connection, self._stamps(conn, asked_at))
@@ -171,29 +175,16 @@ class PooledConnector(Acquirer):
     def __repr__(self) -> str:
         if not self.is_pooled:
             return super().__repr__()
-        pool = self.__dict__["pool"]
-        return describe(type(self).__name__, pool, self._limit, self._limit_per_host, self._closed)
+        return self._describe()
 
-    def stats(self, origin: Any = None) -> PoolStats:
-        """Copy the figures of the pool; from any thread, and without looking at each connection.
-
-        Args:
-            origin: only those of one origin, as in "https://example.org"; None for all.
-
-        Returns:
-            An immutable snapshot; of an origin that is not known, or forgotten (of those without
-            connections 1,024 are remembered), all zeros.
-
-        Raises:
-            ValueError: `origin` is not an absolute URL.
-        """
+    def stats(self, origin: str | URL | None = None) -> PoolStats:
         return stats(self.__dict__["pool"], origin)
 
     def stats_by_origin(self) -> dict[str, PoolStats]:
         """Copy the figures of each origin that is known; see `stats`."""
         return stats_by_origin(self.__dict__["pool"])
 
-    def leaks(self) -> list[Leak]:
+    def leaks(self) -> "list[Leak]":
         """List the leaks of this connector's connections, each with the line that acquired.
 
         With `track_leaks` only; else there are none to tell. `observe.leaks.LeakTracker.leaks` says
@@ -213,20 +204,12 @@ class PooledConnector(Acquirer):
         ]
 
     def add_observer(self, observer: Observer) -> None:
-        """Have an object told of each request and connection that ends; see observe.Observer."""
-        self.observers = (*self.observers, observer)
+        super().add_observer(observer)
         self.__dict__["pool"].on_closed = self._tell_closed
 
     def remove_observer(self, observer: Observer) -> None:
-        """Tell an observer no more.
-
-        Raises:
-            ValueError: it was not added.
-        """
-        observers = list(self.observers)
-        observers.remove(observer)
-        self.observers = tuple(observers)
-        if not observers:
+        super().remove_observer(observer)
+        if not self.observers:
             self.__dict__["pool"].on_closed = None
 
     def _tell_closed(self, conn: PooledConnection) -> None:
@@ -290,8 +273,6 @@ class PooledConnector(Acquirer):
 
 
 like(BaseConnector.connect)(PooledConnector.connect)
-_DEFAULTS = asdict(PoolOptions())
-_UNIX_DEFAULTS = {name: value for name, value in _DEFAULTS.items() if name != "tcp"}
 
 
 class TCPConnector(PooledConnector, aiohttp.TCPConnector):
@@ -356,13 +337,13 @@ class TCPConnector(PooledConnector, aiohttp.TCPConnector):
             max_requests_per_connection: int | None = None,
             reuse: Literal["fifo", "lifo"] = "fifo",
             learn_keepalive: bool = True,
-            tcp: TCPOptions | str | None = None,
+            tcp: TCPOptions | Preset | None = None,
             track_leaks: bool | None = None,
         ) -> None: ...
 
     else:
 
-        @like(aiohttp.TCPConnector.__init__, **_DEFAULTS)
+        @like(aiohttp.TCPConnector.__init__, **TCP_DEFAULTS)
         def __init__(self, **kwargs):
             options, aiohttps = PoolOptions.split(kwargs)
             super().__init__(**aiohttps)
@@ -373,11 +354,12 @@ class TCPConnector(PooledConnector, aiohttp.TCPConnector):
             try:
                 return await super()._resolve_host(host, port, traces=traces)
             finally:
-                note_resolved()
+                if not helpers.is_ip_address(host):
+                    note_resolved()
 
 
 class UnixConnector(PooledConnector, aiohttp.UnixConnector):
-    """Unix socket connector with aiohttp's parameters, and those of TCPConnector's pool."""
+    """Unix socket connector with aiohttp's parameters, and those of TCPConnector's pool, but for `tcp`."""
 
     if TYPE_CHECKING:
 
@@ -402,7 +384,7 @@ class UnixConnector(PooledConnector, aiohttp.UnixConnector):
 
     else:
 
-        @like(aiohttp.UnixConnector.__init__, **_UNIX_DEFAULTS)
+        @like(aiohttp.UnixConnector.__init__, **UNIX_DEFAULTS)
         def __init__(self, path, *args, tcp=None, **kwargs):
             if tcp is not None:
                 raise TypeError("a Unix socket has no TCP options")

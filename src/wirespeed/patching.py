@@ -15,7 +15,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from types import CodeType, ModuleType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import aiohttp
 
@@ -24,15 +24,19 @@ from .client import ClientSession, request
 
 _logger = logging.getLogger("wirespeed")
 
-# aiohttp's classes as they are when wirespeed is imported, and ours in their place.
-_CLASSES: dict[type, type] = {aiohttp.client.ClientSession: ClientSession}
-if NATIVE:
+if TYPE_CHECKING or NATIVE:
     from .connector import TCPConnector, UnixConnector
     from .response import ClientResponse
+else:
+    from .fallback import ClientResponse, TCPConnector, UnixConnector
 
-    _CLASSES[aiohttp.connector.TCPConnector] = TCPConnector
-    _CLASSES[aiohttp.connector.UnixConnector] = UnixConnector
-    _CLASSES[aiohttp.client_reqrep.ClientResponse] = ClientResponse
+# aiohttp's classes as they are when wirespeed is imported, and ours in their place.
+_CLASSES: dict[type, type] = {
+    aiohttp.client.ClientSession: ClientSession,
+    aiohttp.connector.TCPConnector: TCPConnector,
+    aiohttp.connector.UnixConnector: UnixConnector,
+    aiohttp.client_reqrep.ClientResponse: ClientResponse,
+}
 
 _PAIRS: tuple[tuple[Any, Any], ...] = (*_CLASSES.items(), (aiohttp.client.request, request))
 _OURS = {id(theirs): ours for theirs, ours in _PAIRS}

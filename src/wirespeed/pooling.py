@@ -4,12 +4,12 @@ Used by the connectors, native or not. It must not know the core.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from aiohttp import ClientConnectionError, ConnectionTimeoutError
 
-from .sockets import TCPOptions
+from .sockets import Preset, TCPOptions
 
 
 @dataclass(frozen=True)
@@ -57,15 +57,19 @@ class Pressure:
 
 
 class _PoolError:
-    """What PoolTimeout and PoolFull have in common."""
+    """What PoolTimeout and PoolFull have in common: the fields of `pressure` are attributes, too."""
 
     pressure: Pressure
+    limit_name: str
+    limit: int
+    in_use: int
+    idle: int
+    dialling: int
+    waiting: int
+    holders: tuple[Holder, ...]
 
-    def __getattr__(self, name: str) -> Any:
-        """The fields of `pressure` are attributes of the error, too."""
-        if name in Pressure.__dataclass_fields__:
-            return getattr(self.pressure, name)
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+    def _adopt(self, pressure: Pressure) -> None:
+        vars(self).update(vars(pressure), pressure=pressure)
 
 
 class PoolTimeout(_PoolError, ConnectionTimeoutError):
@@ -83,7 +87,7 @@ class PoolTimeout(_PoolError, ConnectionTimeoutError):
         # The message alone: this is an OSError, which takes two or three arguments for an errno,
         # its text and a file's name.
         super().__init__(message)
-        self.pressure = pressure
+        self._adopt(pressure)
         self.waited = waited
 
     def __reduce__(self) -> Any:
@@ -104,7 +108,7 @@ class PoolFull(_PoolError, ClientConnectionError):
 
     def __init__(self, message: str, pressure: Pressure) -> None:
         super().__init__(message)
-        self.pressure = pressure
+        self._adopt(pressure)
 
     def __reduce__(self) -> Any:
         return type(self), (self.args[0], self.pressure), vars(self)
@@ -128,7 +132,7 @@ class PoolOptions:
     max_requests_per_connection: int | None = None
     reuse: Literal["fifo", "lifo"] = "fifo"
     learn_keepalive: bool = True
-    tcp: TCPOptions | str | None = None
+    tcp: TCPOptions | Preset | None = None
     track_leaks: bool | None = None
 
     def __post_init__(self) -> None:
@@ -137,6 +141,10 @@ class PoolOptions:
         _check_count("max_requests_per_connection", self.max_requests_per_connection, least=1)
         _check_seconds("pool_timeout", self.pool_timeout)
         _check_seconds("max_connection_age", self.max_connection_age)
+        if not isinstance(self.learn_keepalive, bool):
+            raise TypeError(f"learn_keepalive has to be True or False, not {self.learn_keepalive!r}")
+        if self.track_leaks is not None and not isinstance(self.track_leaks, bool):
+            raise TypeError(f"track_leaks has to be True, False or None, not {self.track_leaks!r}")
         if self.reuse not in ("fifo", "lifo"):
             raise ValueError(f"reuse has to be 'fifo' or 'lifo', not {self.reuse!r}")
         TCPOptions.of(self.tcp)
@@ -165,3 +173,8 @@ def _check_seconds(name: str, value: object) -> None:
         raise TypeError(f"{name} has to be a number of seconds or None, not {value!r}")
     if not 0 < value < math.inf:
         raise ValueError(f"{name} has to be a positive number of seconds or None, not {value!r}")
+
+
+# For the signatures of the connectors.
+TCP_DEFAULTS = asdict(PoolOptions())
+UNIX_DEFAULTS = {name: value for name, value in TCP_DEFAULTS.items() if name != "tcp"}

@@ -2,13 +2,16 @@
 
 import socket
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 # What Linux takes at most (include/net/tcp.h); a value above would fail at each connection.
 _MOST_SECONDS = 32_767
 _MOST_PROBES = 127
 # TCP_USER_TIMEOUT is an int of milliseconds.
 _MOST_USER_TIMEOUT = (2**31 - 1) / 1000
+
+# The names in PRESETS.
+Preset = Literal["lan", "internet", "nat"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,8 @@ class TCPOptions:
     user_timeout: float | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.nodelay, bool):
+            raise TypeError(f"nodelay has to be True or False, not {self.nodelay!r}")
         if self.probe_after is not None:
             _check("probe_after", self.probe_after, int, _MOST_SECONDS)
         _check("probe_every", self.probe_every, int, _MOST_SECONDS)
@@ -104,7 +109,7 @@ def _check(name: str, value: object, kind: type | tuple[type, ...], most: float)
         raise ValueError(f"{name} has to be positive and at most {most:,}, not {value!r}")
 
 
-PRESETS = {
+PRESETS: dict[str, TCPOptions] = {
     # A dead peer, or a cable that was pulled, is noticed within 20 seconds.
     "lan": TCPOptions(probe_after=10, probe_every=3, probes=3, user_timeout=20),
     # Long paths with losses: patient.

@@ -3,9 +3,8 @@
 A connector puts `Stamps` on the aiohttp `Connection` that it hands out (`stamp`), with what it knows of the
 way to it; `StampedResponse` is aiohttp's response, which notes the moments from there on: when the request
 was sent, when the response's head was there, when its body ended. Without stamps, as on a foreign connector,
-the response knows its own moments only. Used by the fallback; a native response that goes on with aiohttp's
-`start()` on the full lane derives from StampedResponse and calls `super().timings` where it has no exchange,
-and its connector calls `stamp` where it lends a connection. It must not know the pool.
+the response knows its own moments only. Used by the fallback, and by the full lane, whose responses have no
+exchange to ask. It must not know the pool.
 
 The first byte is taken for the moment at which the head was complete: aiohttp's parser tells no other.
 """

@@ -1,7 +1,6 @@
-"""What connectors tell about their pool: figures, pressure, one line. It must not change the pool."""
+"""What native connectors tell about their pool: figures and pressure. It must not change the pool."""
 
 import weakref
-from functools import lru_cache
 from typing import Any
 
 from yarl import URL
@@ -10,6 +9,7 @@ from ._core.hosts import Host
 from ._core.pool import Pool
 from .observe.stats import PoolStats
 from .pooling import Holder, Pressure
+from .telling import origin_of
 from .views import IN_USE
 
 # Connections that a PoolTimeout names.
@@ -18,22 +18,7 @@ _HOLDERS_MAX = 5
 _HOLDERS_FOR = 0.05
 
 
-@lru_cache(4096)
-def _origin(host: str, port: int | None, is_ssl: bool) -> str:
-    scheme = "https" if is_ssl else "http"
-    try:
-        return str(URL.build(scheme=scheme, host=host, port=port).origin())
-    except (TypeError, ValueError):
-        # A test's own key.
-        return f"{scheme}://{host}:{port}"
-
-
-def origin_of(key: Any) -> str:
-    """The origin of a connection key, as in "https://example.org"."""
-    return _origin(key.host, key.port, key.is_ssl)
-
-
-def stats(pool: Pool, origin: Any = None) -> PoolStats:
+def stats(pool: Pool, origin: str | URL | None = None) -> PoolStats:
     """The figures of a pool, or of one origin.
 
     Raises:
@@ -52,17 +37,6 @@ def stats_by_origin(pool: Pool) -> dict[str, PoolStats]:
     for host in pool.known_hosts():
         found.setdefault(origin_of(host.key), []).append(host.snapshot(pool.now()))
     return {origin: PoolStats.of(snapshots) for origin, snapshots in found.items()}
-
-
-def describe(name: str, pool: Pool, limit: int, limit_per_host: int, is_closed: bool) -> str:
-    """One line about a connector."""
-    figures = pool.snapshot()
-    limits = f"limit {limit or 'none'}" + (f", {limit_per_host} per host" if limit_per_host else "")
-    return (
-        f"<{name}{' closed' if is_closed else ''}: {figures['in_use']} in use, "
-        f"{figures['dialling']} dialling, {figures['idle']} idle, {figures['waiting']} waiting; {limits}; "
-        f"{figures['created']} created, {figures['reused']} reused>"
-    )
 
 
 class Survey:

@@ -9,6 +9,9 @@ otherwise stays so: a caller that dials waits for its own dial, and `Keep-Alive`
 It must not need the core. `connectors` watch aiohttp's pool, `handler` its connections, and `ledger` counts.
 """
 
+from collections.abc import Awaitable
+from typing import Any
+
 from ..stamps import StampedResponse
 from .connectors import TCPConnector as TCPConnector
 from .connectors import UnixConnector as UnixConnector
@@ -16,3 +19,18 @@ from .connectors import UnixConnector as UnixConnector
 
 class ClientResponse(StampedResponse):
     """aiohttp's response, with `timings` and `connection_info`."""
+
+
+async def raise_cause(awaitable: Awaitable[Any], outer: type, inner: type) -> Any:
+    """Await, and raise an exception's cause in its place where that is the better one.
+
+    As the core's (`_core/rethrow`), but with a frame: in an `async with`, aiohttp's warning of `auth=`
+    names aiohttp's line instead of the caller's.
+    """
+    try:
+        return await awaitable
+    except BaseException as exc:
+        cause = exc.__cause__
+        if cause is None or not isinstance(exc, outer) or not isinstance(cause, inner):
+            raise
+    raise cause from cause.__cause__

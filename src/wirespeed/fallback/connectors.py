@@ -13,7 +13,6 @@ import itertools
 import logging
 import weakref
 from collections.abc import Awaitable, Iterator
-from dataclasses import asdict
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -28,10 +27,10 @@ from yarl import URL
 
 from .._signatures import like
 from ..observe import CloseReason, PoolStats
-from ..observe.observer import Observer
-from ..pooling import PoolFull, PoolOptions, PoolTimeout, Pressure
+from ..pooling import TCP_DEFAULTS, UNIX_DEFAULTS, PoolFull, PoolOptions, PoolTimeout, Pressure
 from ..sockets import TCPOptions
 from ..stamps import Stamps, stamp, tell_request
+from ..telling import TellingConnector, origin_of
 from .handler import Handler
 from .ledger import Account, Ledger
 
@@ -63,15 +62,14 @@ class _Asking:
 _asking: contextvars.ContextVar[_Asking | None] = contextvars.ContextVar("asking", default=None)
 
 
-class WatchedConnector(BaseConnector):
+class WatchedConnector(TellingConnector):
     """What the connectors share: aiohttp's pool with our parameters and figures."""
 
-    options: PoolOptions
-    # Told of each request and connection that ends; none as a rule.
-    observers: tuple[Observer, ...] = ()
+    # Of a connector that aiohttp made before `install()`: it is watched from its next request on.
+    options = PoolOptions()
 
     def _watch(self) -> None:
-        """Begin to watch; at the end of the constructor."""
+        """Begin to watch; as a rule at the end of the constructor."""
         self._ledger = Ledger()
         self._waiting = self._planned = 0
         self._tcp = TCPOptions.of(self.options.tcp)
@@ -100,7 +98,7 @@ class WatchedConnector(BaseConnector):
             ClientConnectorError: no connection at all could be made; the first failure.
             ClientConnectionError: the connector is closed.
         """
-        url = _check_prewarming(self, origin, n)
+        url = self._check_prewarming(origin, n)
         timeout = timeout or DEFAULT_TIMEOUT
         req = ClientRequest(hdrs.METH_GET, url, loop=self._loop, ssl=True)
         tasks = [self._start_prewarming(req, timeout) for _ in range(self._room(req.connection_key, n))]
@@ -144,59 +142,36 @@ class WatchedConnector(BaseConnector):
             account.planned -= 1
 
     def stats(self, origin: str | URL | None = None) -> PoolStats:
-        """Tell the figures of the connector, or of one origin; zeros when nothing is known of it.
-
-        What the fallback cannot know is 0: bytes and stale retries.
-        """
         account = self._ledger.whole() if origin is None else self._ledger.find(origin)
         return account.snapshot()
 
     def stats_by_origin(self) -> dict[str, PoolStats]:
-        """Tell the figures of each origin that is known, such as "https://example.org"."""
+        """Copy the figures of each origin that is known; see `stats`."""
         return self._ledger.snapshots()
-
-    def add_observer(self, observer: Observer) -> None:
-        """Have an object told of each request and connection that ends; see observe.Observer."""
-        self.observers = (*self.observers, observer)
-
-    def remove_observer(self, observer: Observer) -> None:
-        """Tell an observer no more.
-
-        Raises:
-            ValueError: it was not added.
-        """
-        observers = list(self.observers)
-        observers.remove(observer)
-        self.observers = tuple(observers)
 
     def leaks(self) -> list[Any]:
         """Nothing: leaks are tracked by the native core only."""
         return []
 
     def __repr__(self) -> str:
-        name = type(self).__name__ + " closed" * self._closed
         if "_ledger" not in self.__dict__:
-            return f"<{name}>"
-        whole = self._ledger.whole()
-        limits = f"limit {self._limit or 'none'}"
-        if self._limit_per_host:
-            limits += f", {self._limit_per_host} per host"
-        return (
-            f"<{name}: {whole.in_use} in use, {whole.dialling} dialling, {whole.idle} idle, "
-            f"{whole.waiting} waiting; {limits}; {whole.created} created, {whole.reused} reused>"
-        )
+            # aiohttp made it, or its constructor failed.
+            return f"<{type(self).__name__}{' closed' * self._closed}>"
+        return self._describe()
 
     # A connection is asked for
 
     async def connect(
         self, req: ClientRequest, traces: list["Trace"], timeout: "ClientTimeout"
     ) -> Connection:
+        if "_ledger" not in self.__dict__:
+            self._watch()
         asking = _Asking(req.url)
         try:
             return await self._ask(req, traces, timeout, asking)
         except BaseException as exc:
             if self.observers:
-                origin, duration = self._ledger.of(req.connection_key).origin, perf_counter() - asking.at
+                origin, duration = origin_of(req.connection_key), perf_counter() - asking.at
                 tell_request(self, origin, req.method, None, duration, exc)
             raise
 
@@ -437,19 +412,6 @@ class WatchedConnector(BaseConnector):
         return super()._close(abort_ssl=abort_ssl)
 
 
-def _check_prewarming(connector: BaseConnector, origin: object, n: object) -> URL:
-    url = URL(str(origin))
-    if not isinstance(n, int) or isinstance(n, bool):
-        raise TypeError(f"n has to be an int, not {n!r}")
-    if n < 1:
-        raise ValueError(f"n has to be at least 1, not {n}")
-    if not url.absolute or url.scheme not in connector.allowed_protocol_schema_set:
-        raise ValueError(f"origin has to be an absolute http or https URL, not {origin!r}")
-    if connector.closed:
-        raise aiohttp.ClientConnectionError("Connector is closed.")
-    return url.origin()
-
-
 def _log_what_has_no_effect(kwargs: dict[str, Any]) -> None:
     for name in ("learn_keepalive", "track_leaks"):
         if kwargs.get(name):
@@ -462,16 +424,28 @@ def _log_once(name: str) -> None:
 
 
 like(BaseConnector.connect)(WatchedConnector.connect)
-_DEFAULTS = asdict(PoolOptions())
-_UNIX_DEFAULTS = {name: value for name, value in _DEFAULTS.items() if name != "tcp"}
 
 
 class TCPConnector(WatchedConnector, aiohttp.TCPConnector):
-    """aiohttp's TCP connector, which takes the parameters of the native one; see this package."""
+    """aiohttp's TCP connector, which takes the parameters of the native one.
+
+    Args:
+        max_waiters: callers that may wait for a slot; more are refused with `PoolFull`.
+        pool_timeout: seconds that a caller may wait for a slot, then `PoolTimeout`.
+        max_open: connections open or being dialled; the one idle for longest makes room.
+        max_connection_age: seconds after which a connection is not used again, less a random 0 to 10 %.
+        max_requests_per_connection: requests after which it is closed, less a random 0 to 10 %.
+        reuse: "fifo" takes the connection that has been idle longest, as aiohttp; "lifo" the one used last.
+        tcp: options of the sockets: a TCPOptions, or "lan", "internet" or "nat".
+        learn_keepalive, track_leaks: without effect here.
+
+    Raises:
+        ValueError, TypeError: a parameter that makes no sense.
+    """
 
     if not TYPE_CHECKING:
 
-        @like(aiohttp.TCPConnector.__init__, **_DEFAULTS)
+        @like(aiohttp.TCPConnector.__init__, **TCP_DEFAULTS)
         def __init__(self, **kwargs):
             self.options, theirs = PoolOptions.split(kwargs)
             super().__init__(**theirs)
@@ -490,11 +464,11 @@ class TCPConnector(WatchedConnector, aiohttp.TCPConnector):
 
 
 class UnixConnector(WatchedConnector, aiohttp.UnixConnector):
-    """aiohttp's Unix socket connector, which takes the parameters of the native one but `tcp`."""
+    """aiohttp's Unix socket connector, which takes the parameters of TCPConnector but for `tcp`."""
 
     if not TYPE_CHECKING:
 
-        @like(aiohttp.UnixConnector.__init__, **_UNIX_DEFAULTS)
+        @like(aiohttp.UnixConnector.__init__, **UNIX_DEFAULTS)
         def __init__(self, path, *args, tcp=None, **kwargs):
             if tcp is not None:
                 raise TypeError("a Unix socket has no TCP options")

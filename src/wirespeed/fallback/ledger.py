@@ -13,6 +13,7 @@ from yarl import URL
 
 from ..observe import CloseReason, Histogram, PoolStats, Spread
 from ..observe.stats import WAIT_BOUNDS
+from ..telling import origin_of
 
 # Origins without connections that are remembered, as in the native pool.
 MAX_ORIGINS = 1024
@@ -115,8 +116,7 @@ class Ledger:
         """Find or open the account of a connection key (aiohttp's ConnectionKey)."""
         account = self._of_key.get(key)
         if account is None:
-            scheme = "https" if key.is_ssl else "http"
-            origin = str(URL.build(scheme=scheme, host=key.host, port=key.port).origin())
+            origin = origin_of(key)
             account = self._of_origin.get(origin)
             if account is None:
                 self._make_room()

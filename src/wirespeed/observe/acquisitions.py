@@ -74,9 +74,6 @@ class Asking:
 class Acquisition:
     """Who acquired a connection. The holder of the connection, from the asking until it is given back.
 
-    Calling it gives the task, or None when that is gone, as with the weak reference that is the
-    holder where leaks are not tracked.
-
     Attributes:
         stack: where it was asked for.
         asked_at: when, of `time.perf_counter`.
@@ -103,9 +100,6 @@ class Acquisition:
         # A verdict stands that outlives the connection.
         self.is_reported = False
 
-    def __call__(self) -> "asyncio.Task[Any] | None":
-        return self._asker.task if self._asker is not None else None
-
     def __repr__(self) -> str:
         return f"<Acquisition by {self.task_name!r} at {self.where}>"
 
@@ -113,6 +107,11 @@ class Acquisition:
     def where(self) -> str:
         """The user's line, "file:line in function"."""
         return self.stack.where
+
+    @property
+    def task(self) -> "asyncio.Task[Any] | None":
+        """The task; None where it was not acquired in a task, or when that is gone."""
+        return self._asker.task if self._asker is not None else None
 
     @property
     def task_name(self) -> str | None:
@@ -157,10 +156,10 @@ class Acquisition:
 
     def request(self) -> str:
         """The request in words, "GET http://..."."""
-        return f"{self.method or 'a request'} {plain(self.url) or ''}".rstrip()
+        return f"{self.method or 'a request'} {without_secrets(self.url) or ''}".rstrip()
 
 
-def plain(url: Any) -> str | None:
+def without_secrets(url: Any) -> str | None:
     """A URL as text, without user and password."""
     if url is None:
         return None

@@ -6,13 +6,12 @@ connection's holder. `connector.leaks()` has the tracker judge what is in use; `
 it for every connector of the process, and adds what is known of sessions and of connectors that are gone.
 
 A verdict is given when it is certain, not when something looks odd; see `LeakTracker.leaks` for
-how each is decided. While nothing is tracked, `sessions` is None and nothing here runs.
+how each is decided. Imported when something is to be tracked (`tracking`).
 """
 
 import collections
 import contextlib
 import contextvars
-import os
 import sys
 import time
 import weakref
@@ -21,8 +20,9 @@ from typing import Any
 
 import aiohttp
 
+from . import tracking
 from .acquisitions import Acquisition as Acquisition
-from .acquisitions import Asker, Asking, plain
+from .acquisitions import Asker, Asking, without_secrets
 from .frames import Stack, running_task
 from .hands import kept
 from .sessions import SessionLog
@@ -36,14 +36,12 @@ _KEPT_PER_CONNECTOR = 200
 _USE_WITH = "Use `async with session.get(...) as resp:`, or call `resp.release()` when it is not wanted."
 _CLOSE = "Use `await connector.close()`, or leave it to the session that it is given to."
 
-InUse = tuple[Any, float] | tuple[Any, float, int]
+# The holder of a connection, its age in seconds, and how many callers wait for it.
+InUse = tuple[Any, float, int]
 
 _asking: contextvars.ContextVar["Asking | None"] = contextvars.ContextVar("wirespeed_asking", default=None)
 _trackers: "weakref.WeakSet[LeakTracker]" = weakref.WeakSet()
 _verdicts = Verdicts()
-
-sessions: SessionLog | None = None
-"""The sessions under watch; None while nothing is tracked."""
 
 
 class LeakTracker:
@@ -121,7 +119,7 @@ class LeakTracker:
             for holder, *_ in in_use
             if isinstance(holder, Acquisition)
             and _is_unreleased(holder)
-            and (holder.has_ended or (closer is not None and holder() is closer))
+            and (holder.has_ended or (closer is not None and holder.task is closer))
             and not (closer is not None and _is_in_block(holder))
         ]
         for holder in _nobodys(suspects, (), running=closer is None):
@@ -148,7 +146,6 @@ class LeakTracker:
     def leaks(
         self,
         in_use: Iterable[InUse],
-        waiting: int = 0,
         *,
         final: bool = False,
         also_alive: Iterable[object] = (),
@@ -171,9 +168,8 @@ class LeakTracker:
         arrived is no leak, read or not: its connection is back in the pool.
 
         Args:
-            in_use: holder and age in seconds of each connection in use, and, where that is known, how
-                many callers wait for this one; only Acquisitions are judged.
-            waiting: callers that wait for any connection.
+            in_use: of each connection in use its holder, its age in seconds, and how many callers wait
+                for it; only Acquisitions are judged.
             final: whether what is going on should be over, as at the end of a test: a
                 task that acquired and has not ended does not excuse its response then.
             also_alive: objects that count as hands, too.
@@ -185,13 +181,13 @@ class LeakTracker:
         suspects = [h for h, *_ in held if (h.has_ended or (final and h.response)) and _is_unreleased(h)]
         nobodys = set(_nobodys(suspects, also_alive))
         found = list(self._verdicts)
-        for holder, age, *waiters in held:
+        for holder, age, waiting in held:
             if holder.is_reported:
                 continue
             if holder in nobodys:
                 found.append(_leak(holder, _release_kind(holder), _released_message(holder), age))
-            elif age > self.held_after and (number := waiters[0] if waiters else waiting) > 0:
-                found.append(_leak(holder, LeakKind.HELD, _held_message(holder, age, number), age))
+            elif age > self.held_after and waiting > 0:
+                found.append(_leak(holder, LeakKind.HELD, _held_message(holder, age, waiting), age))
         return found
 
     def look(self, *, final: bool = False, also_alive: Iterable[object] = ()) -> list[Leak]:
@@ -273,7 +269,7 @@ def _leak(holder: Acquisition, kind: LeakKind, message: str, age: float) -> Leak
         kind=kind,
         message=message,
         where=holder.where,
-        url=plain(holder.url),
+        url=without_secrets(holder.url),
         task=holder.task_name,
         age=age,
         stack=holder.stack.summary(),
@@ -306,8 +302,8 @@ def ask(
     if asking is not None and asking.is_fresh:
         asking.is_fresh = False
         return None
-    if sessions is not None:
-        sessions.asked(session, options)
+    if tracking.sessions is not None:
+        tracking.sessions.asked(session, options)
     if getattr(session._connector, "_tracker", None) is None:
         return None
     asking = Asking(Stack.capture(running_task()), method, str_or_url)
@@ -343,9 +339,8 @@ async def _ask(
 
 def start() -> None:
     """Watch the sessions that are made from now on. Connectors are asked for when they are made."""
-    global sessions
-    if sessions is None:
-        sessions = SessionLog(_verdicts)
+    if tracking.sessions is None:
+        tracking.sessions = SessionLog(_verdicts)
 
 
 def all_leaks(*, final: bool = False, also_alive: Iterable[object] = ()) -> list[Leak]:
@@ -362,18 +357,7 @@ def all_leaks(*, final: bool = False, also_alive: Iterable[object] = ()) -> list
     for tracker in list(_trackers):
         for leak in tracker.look(final=final, also_alive=also):
             found.setdefault(leak.serial, leak)
-    if sessions is not None:
-        for leak in sessions.leaks():
+    if tracking.sessions is not None:
+        for leak in tracking.sessions.leaks():
             found.setdefault(leak.serial, leak)
     return list(found.values())
-
-
-def is_wanted(option: bool | None = None) -> bool:
-    """Whether leaks are to be tracked: as an option says, else as the environment does."""
-    if option is not None:
-        return option
-    return os.environ.get("WIRESPEED_TRACK_LEAKS", "") not in ("", "0")
-
-
-if is_wanted():
-    start()

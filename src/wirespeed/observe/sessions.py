@@ -66,17 +66,10 @@ class _Made:
 class _Line:
     """The sessions in a row that were made at one line and were of little use."""
 
-    def __init__(self) -> None:
+    def __init__(self, first: _Made) -> None:
         self.count = 0
-        self.first: _Made | None = None
+        self.first = first
         self.serial = new_serial()
-
-    def add(self, made: _Made) -> None:
-        if made.requests > 1 or made.is_upgraded:
-            self.__init__()  # type: ignore[misc]
-            return
-        self.count += 1
-        self.first = self.first or made
 
 
 class SessionLog:
@@ -124,9 +117,12 @@ class SessionLog:
     def _count(self, made: _Made) -> None:
         made.connector = None
         key = made.stack.line[:2]
-        line = self._lines.pop(key, None) or _Line()
-        line.add(made)
-        self._lines[key] = line
+        line = self._lines.pop(key, None)
+        if made.requests > 1 or made.is_upgraded:
+            # Of use: the row ends.
+            return
+        line = self._lines[key] = line or _Line(made)
+        line.count += 1
         if len(self._lines) > _LINES:
             self._lines.popitem(last=False)
 
@@ -134,7 +130,7 @@ class SessionLog:
         """List the lines that make a session for each request, and the sessions that outlived their loop."""
         found = []
         for line in list(self._lines.values()):
-            if line.first is not None and line.count >= SESSIONS_IN_A_ROW:
+            if line.count >= SESSIONS_IN_A_ROW:
                 message = _PER_REQUEST.format(count=line.count)
                 found.append(line.first.leak(LeakKind.SESSION_PER_REQUEST, message, line.serial))
         for made in list(self._open.values()):

@@ -88,6 +88,3 @@ class Verdicts:
                 return list(self._leaks)
             except RuntimeError:  # one was added meanwhile
                 continue
-
-    def clear(self) -> None:
-        self._leaks.clear()
