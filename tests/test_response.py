@@ -114,6 +114,6 @@ async def test_json_that_somebody_patched_is_the_patch() -> None:
         async with session.get(server.url("/")) as resp:
             with mock.patch.object(aiohttp.ClientResponse, "json", mock.AsyncMock(return_value="patched")):
                 assert await resp.json() == "patched"
-            with mock.patch.object(aiohttp.ClientResponse, "get_encoding", return_value="no such"):
-                with pytest.raises(LookupError):
-                    await resp.json()
+            patch = mock.patch.object(aiohttp.ClientResponse, "get_encoding", return_value="no such")
+            with patch, pytest.raises(LookupError):
+                await resp.json()

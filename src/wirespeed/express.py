@@ -50,7 +50,11 @@ async def perform(
             if not options or options.keys() <= PLAIN_OPTIONS:
                 prepared = state.plain.find(session, method, str_or_url)
             if prepared is None and (not options or options.keys() <= shapes.OPTIONS):
-                prepared = shapes.find(session, state.plain, method, str_or_url, options)
+                found = shapes.find(session, state.plain, method, str_or_url, options)
+                if isinstance(found, Prepared):
+                    prepared = found
+                else:
+                    options = found
             if prepared is not None:
                 return await _perform_plain(session, state, prepared, str_or_url, options)
         return await _new_call(session, state, method, str_or_url, options).run()

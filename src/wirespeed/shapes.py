@@ -39,7 +39,15 @@ _MEANINGFUL = frozenset(
 )  # fmt: skip
 _SHAPES_MAX = 1024
 _NO_BODY, _JSON, _BYTES, _TEXT = range(4)
-_PROBES: tuple[Any, ...] = (None, None, b"", "")
+# By kind of body: a short one, what aiohttp must make of it, and the payload of bytes that were made already.
+_PROBES: tuple[Any, ...] = (None, payload.JsonPayload(None), b"", "")
+_PAYLOADS = (type(None), payload.JsonPayload, payload.BytesPayload, payload.StringPayload)
+_AS_PAYLOAD: tuple[Any, ...] = (
+    None,
+    lambda body: payload.JsonBytesPayload(None, dumps=lambda _: body),
+    lambda body: body,
+    lambda body: body.decode(),
+)
 _MARK = "wirespeed's mark"
 # In the table of shapes: requests of this kind take the long way.
 _NO_SHAPE: Any = object()
@@ -94,8 +102,8 @@ class ShapedRequest(Prepared):
 
 def find(
     session: ClientSession, plain: PlainRequests, method: str, str_or_url: Any, options: Mapping[str, Any]
-) -> Prepared | None:
-    """Return a request ready to send, or None when it has no shape.
+) -> Prepared | Mapping[str, Any]:
+    """Return a request ready to send, or when it has no shape, the options for a Call.
 
     Args:
         session: the session.
@@ -110,18 +118,20 @@ def find(
         ValueError: a control character in a header.
     """
     if method not in PLAIN_METHODS or not plain.is_usable(session):
-        return None
-    get = options.get
-    headers, params = get("headers"), get("params")
+        return options
+    headers, params = options.get("headers"), options.get("params")
     if headers is not None and type(headers) is not dict:
-        return None
-    found = _body(session, get("data"), get("json"))
+        return options
+    found = _body(session, options.get("data"), options.get("json"))
     if found is None:
-        return None
+        return options
     kind, body = found
+    if len(body) > INLINE_BODY_MAX:
+        # To be sent in pieces. It was made into bytes already: once is enough.
+        return {**options, "json": None, "data": _AS_PAYLOAD[kind](body)}
     url = build_url(session, str_or_url)
     if not url.raw_host or url.raw_user is not None or url.raw_password is not None:
-        return None
+        return options
     if params:
         url = url.extend_query(params)
     cookies = session._cookie_jar.filter_cookies(url)
@@ -133,7 +143,7 @@ def find(
             plain.shapes.clear()
         plain.shapes[at] = shape
     if shape is _NO_SHAPE:
-        return None
+        return options
     values = list(headers.values()) if headers else []
     if kind != _NO_BODY:
         values.append(str(len(body)))
@@ -150,22 +160,19 @@ def find(
 
 
 def _body(session: ClientSession, data: Any, json: Any) -> tuple[int, bytes] | None:
-    """The kind of a body and its bytes; None for one that does not go out with the head, or is wrong."""
+    """The kind of a body and its bytes; None for other bodies, and for one too many."""
     if json is not None:
         if data is not None:
             return None
         dump = session._json_serialize_bytes
-        body = session._json_serialize(json).encode() if dump is None else dump(json)
-        kind = _JSON
-    elif data is None:
+        return _JSON, session._json_serialize(json).encode() if dump is None else dump(json)
+    if data is None:
         return _NO_BODY, b""
-    elif type(data) is bytes:
-        kind, body = _BYTES, data
-    elif type(data) is str:
-        kind, body = _TEXT, data.encode()
-    else:
-        return None
-    return (kind, body) if len(body) <= INLINE_BODY_MAX else None
+    if type(data) is bytes:
+        return _BYTES, data
+    if type(data) is str:
+        return _TEXT, data.encode()
+    return None
 
 
 def _cookie_header(cookies: Any) -> str:
@@ -183,19 +190,19 @@ def _shape(session: ClientSession, method: str, url: URL, headers: Any, kind: in
         return _NO_SHAPE
     marks = {name: f"{_MARK} {i}" for i, name in enumerate(headers or ())}
     holes = {mark: i for i, mark in enumerate(marks.values())}
-    probe = _PROBES[kind]
-    if kind == _JSON:
-        probe = payload.JsonPayload(None)
     req = ClientRequest(
         method,
         url,
         headers=session._prepare_headers(marks),
         skip_auto_headers=session._skip_auto_headers or None,
-        data=probe,
+        data=_PROBES[kind],
         cookies={"a": "b"} if has_cookies else None,
         loop=session._loop,
         session=session,
     )
+    if type(req._body) is not _PAYLOADS[kind]:
+        # Somebody registered a payload of their own for it.
+        return _NO_SHAPE
     connector: Any = session._connector
     add_connection_headers(req, connector)
     fields: list[tuple[str, str | int]] = []
