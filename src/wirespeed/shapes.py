@@ -81,12 +81,15 @@ class Shape:
 class ShapedRequest(Prepared):
     """One request of a shape."""
 
-    __slots__ = ("_shape", "_values")
+    __slots__ = ("_body", "_shape", "_values")
 
-    def __init__(self, method: str, real_url: URL, shape: Shape, values: list[str], data: bytes) -> None:
-        super().__init__(method, real_url, shape.key, data)
+    def __init__(
+        self, method: str, real_url: URL, shape: Shape, values: list[str], head: bytes, body: bytes
+    ) -> None:
+        super().__init__(method, real_url, shape.key, head + body)
         self._shape = shape
         self._values = values
+        self._body = body
 
     def info(self) -> RequestInfo:
         if self._headers is None:
@@ -98,6 +101,13 @@ class ShapedRequest(Prepared):
                 ]
             )
         return super().info()
+
+    def dial_request(self, session: ClientSession) -> ClientRequest:
+        """The request as aiohttp's dialling wants it; mocks decide by it whether there is a connection."""
+        headers = CIMultiDict(self.info().headers)
+        url, loop = self.real_url, session._loop
+        data = self._body or None
+        return ClientRequest(self.method, url, headers=headers, data=data, loop=loop, session=session)
 
 
 def find(
@@ -149,9 +159,9 @@ def find(
         values.append(str(len(body)))
     if cookies:
         values.append(_cookie_header(cookies))
-    head = fill(shape.pieces, [values[number] for number in shape.order])
-    data = request_line(method, url.raw_path_qs, 1) + head + body
-    request = ShapedRequest(method, url, shape, values, data)
+    fields = fill(shape.pieces, [values[number] for number in shape.order])
+    head = request_line(method, url.raw_path_qs, 1) + fields
+    request = ShapedRequest(method, url, shape, values, head, body)
     host = shape.host
     if host is None or host.is_evicted:
         host = shape.host = session._connector.pool.host(shape.key)  # type: ignore[union-attr]
