@@ -46,6 +46,7 @@ FLOORS = {
     "upload": 20,
     "response": 21,
     "prepare": 22,
+    "shapes": 23,
     "lanes": 30,
     "attempt": 30,
     "call": 31,

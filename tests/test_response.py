@@ -63,3 +63,57 @@ async def test_closing_a_response_closes_the_connection_that_was_handed_out() ->
         close.assert_called_once_with()
         assert resp.connection is None
         await eventually(lambda: not server.open, "connection closed")
+
+
+_JSON_CASES = {
+    "usual": (b"application/json", b'{"a": "\xc3\xa4"}'),
+    "with a charset": (b"application/json; charset=utf-8", b'{"a": "\xc3\xa4"}'),
+    "another charset": (b"application/json; charset=latin-1", b'{"a": "\xe4"}'),
+    "upper case": (b"Application/JSON;Charset=UTF-8", b'{"a": "\xc3\xa4"}'),
+    "more parameters": (b"application/json; profile=x; charset=latin-1", b'{"a": "\xe4"}'),
+    "a subtype": (b"application/problem+json", b'{"a": "\xc3\xa4"}'),
+    "nothing": (b"application/json", b""),
+    "blanks": (b"application/json", b" \r\n "),
+    "two types": (b"application/json\r\nContent-Type: text/plain", b"[1]"),
+    "another type": (b"text/plain", b"[1]"),
+    "no type": (b"", b"[1]"),
+    "not JSON": (b"application/json", b"[1"),
+    "not in its charset": (b"application/json", b'"\xff"'),
+}
+
+
+@pytest.mark.parametrize("case", _JSON_CASES)
+async def test_json_is_decoded_as_aiohttp_does(case: str) -> None:
+    content_type, body = _JSON_CASES[case]
+    answer = b"HTTP/1.1 200 OK\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n%b"
+
+    async def outcome(api: Any, url: str) -> Any:
+        async with api.ClientSession() as session, session.get(url) as resp:
+            try:
+                return await resp.json()
+            except Exception as exc:
+                return type(exc), str(exc)
+
+    def serve(connection: Any, data: bytes) -> None:
+        connection.transport.write(answer % (content_type, len(body), body))
+
+    async with LocalServer(raw=True) as server:
+        server.on_data = serve
+        theirs = await outcome(aiohttp, server.url("/"))
+        assert await outcome(wirespeed, server.url("/")) == theirs
+
+
+async def test_json_that_somebody_patched_is_the_patch() -> None:
+    def serve(connection: Any, data: bytes) -> None:
+        connection.transport.write(
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n[]"
+        )
+
+    async with LocalServer(raw=True) as server, wirespeed.ClientSession() as session:
+        server.on_data = serve
+        async with session.get(server.url("/")) as resp:
+            with mock.patch.object(aiohttp.ClientResponse, "json", mock.AsyncMock(return_value="patched")):
+                assert await resp.json() == "patched"
+            patch = mock.patch.object(aiohttp.ClientResponse, "get_encoding", return_value="no such")
+            with patch, pytest.raises(LookupError):
+                await resp.json()

@@ -422,7 +422,10 @@ class Call:
             if self.headers.get(hdrs.CONTENT_LENGTH):
                 self.headers.pop(hdrs.CONTENT_LENGTH)
             return
-        body = self.req._body if self.req is not None else None
+        if self.req is None:
+            # The first attempt was not this call's: the body is as the caller gave it.
+            return
+        body = self.req._body
         if body is not None and body.consumed:
             resp.close()
             raise ClientPayloadError(

@@ -13,6 +13,7 @@ from aiohttp import ClientSession
 from aiohttp.client import IDEMPOTENT_METHODS
 from aiohttp.client_exceptions import ClientError, ClientOSError, ServerDisconnectedError
 
+from . import shapes
 from .acquisition import StandIn
 from .attempt import send
 from .call import NOT_CONNECTED, REDIRECTS, Call, check_status, count_retry, total_at
@@ -43,14 +44,17 @@ async def perform(
             raise
         return await call.run()
     try:
-        if (
-            (not options or options.keys() <= PLAIN_OPTIONS)
-            and not session._trace_configs
-            and not session._middlewares
-            and not session.closed
-        ):
+        if not session._trace_configs and not session._middlewares and not session.closed:
             method = method.upper()
-            prepared = state.plain.find(session, method, str_or_url)
+            prepared = None
+            if not options or options.keys() <= PLAIN_OPTIONS:
+                prepared = state.plain.find(session, method, str_or_url)
+            if prepared is None and (not options or options.keys() <= shapes.OPTIONS):
+                found = shapes.find(session, state.plain, method, str_or_url, options)
+                if isinstance(found, Prepared):
+                    prepared = found
+                else:
+                    options = found
             if prepared is not None:
                 return await _perform_plain(session, state, prepared, str_or_url, options)
         return await _new_call(session, state, method, str_or_url, options).run()

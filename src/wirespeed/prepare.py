@@ -24,7 +24,7 @@ from .connector import PooledConnector
 from .response import make_decoder
 
 # A body of at most this many bytes goes out in one write with its head.
-_INLINE_BODY_MAX = 64 * 1024
+INLINE_BODY_MAX = 64 * 1024
 _INLINE_PAYLOADS = frozenset(
     {payload.BytesPayload, payload.StringPayload, payload.JsonPayload, payload.JsonBytesPayload}
 )
@@ -42,7 +42,7 @@ _TLS_OPTIONS = frozenset({"fingerprint", "ssl", "ssl_context", "verify_ssl"})
 _FILTER_COOKIES = CookieJar.filter_cookies
 _BUILD_URL = ClientSession._build_url
 _PREPARE_HEADERS = ClientSession._prepare_headers
-_PLAIN_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "DELETE", "PUT", "POST", "PATCH"})
+PLAIN_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "DELETE", "PUT", "POST", "PATCH"})
 
 
 class Prepared:
@@ -130,6 +130,8 @@ class PlainRequests:
 
     def __init__(self) -> None:
         self._is_usable = False
+        # Of requests that are not plain, for shapes.py.
+        self.shapes: dict[Any, Any] = {}
         self._prepared: dict[tuple[str, Any], Prepared] = {}
         self._templates: dict[tuple[str, str], tuple[CIMultiDict[str], bytes]] = {}
         # What the heads were made of; compared at each request, since programs assign these.
@@ -141,13 +143,8 @@ class PlainRequests:
         self._version: Any = None
         self._base_url: Any = None
 
-    def find(self, session: ClientSession, method: str, str_or_url: Any) -> Prepared | None:
-        """Return the request ready to send, or None when it is not plain.
-
-        Raises:
-            InvalidUrlClientError: not a URL, or one without a host.
-            NonHttpUrlClientError: a scheme that the connector does not know.
-        """
+    def is_usable(self, session: ClientSession) -> bool:
+        """Whether the session makes heads as aiohttp's does; what is kept of others is forgotten."""
         headers: Any = session._default_headers
         if not (
             headers is self._default_headers
@@ -160,7 +157,16 @@ class PlainRequests:
         ):
             self._reset(session)
         own = session.__dict__
-        if not self._is_usable or "_build_url" in own or "_prepare_headers" in own:
+        return self._is_usable and "_build_url" not in own and "_prepare_headers" not in own
+
+    def find(self, session: ClientSession, method: str, str_or_url: Any) -> Prepared | None:
+        """Return the request ready to send, or None when it is not plain.
+
+        Raises:
+            InvalidUrlClientError: not a URL, or one without a host.
+            NonHttpUrlClientError: a scheme that the connector does not know.
+        """
+        if not self.is_usable(session):
             return None
         prepared = self._prepared.get((method, str_or_url))
         if prepared is None:
@@ -181,6 +187,7 @@ class PlainRequests:
         """Forget everything: what the heads are made of has changed."""
         self._prepared.clear()
         self._templates.clear()
+        self.shapes.clear()
         headers: Any = session._default_headers
         self._default_headers, self._headers_version = headers, getversion(headers)
         self._skip_auto_headers = session._skip_auto_headers
@@ -200,7 +207,7 @@ class PlainRequests:
         )
 
     def _prepare(self, session: ClientSession, method: str, str_or_url: Any) -> Prepared | None:
-        if method not in _PLAIN_METHODS:
+        if method not in PLAIN_METHODS:
             return None
         url = build_url(session, str_or_url)
         if not url.raw_host:
@@ -213,7 +220,7 @@ class PlainRequests:
         if template is None:
             template = self._template(session, connector, method, url, origin)
         headers, lines = template
-        key = _connection_key(url)
+        key = connection_key(url)
         prepared = Prepared(method, url, key, request_line(method, url.raw_path_qs, 1) + lines)
         prepared._headers = headers
         if len(self._prepared) >= _PREPARED_MAX:
@@ -241,7 +248,7 @@ class PlainRequests:
         return template
 
 
-def _connection_key(url: URL) -> Any:
+def connection_key(url: URL) -> Any:
     """The key of a request without connection options, as ClientRequest.connection_key makes it."""
     is_ssl = url.scheme in ("https", "wss")
     return ConnectionKey(url.raw_host or "", url.port, is_ssl, True, None, None, None, None)
@@ -295,7 +302,7 @@ def _is_inline(req: ClientRequest, body: payload.Payload) -> bool:
         type(body) in _INLINE_PAYLOADS
         and req.chunked is None
         and not req.compress
-        and (body.size or 0) <= _INLINE_BODY_MAX
+        and (body.size or 0) <= INLINE_BODY_MAX
         and not req._traces
         and req._upload_tracker is None
     )

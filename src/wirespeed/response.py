@@ -6,9 +6,11 @@ exchange, as on the full lane, every method is aiohttp's own.
 """
 
 import asyncio
+import json
 import warnings
 import weakref
 from collections.abc import Callable
+from functools import lru_cache
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
@@ -21,6 +23,7 @@ from aiohttp.helpers import TimerNoop, set_exception
 from aiohttp.http import HttpVersion, HttpVersion10, HttpVersion11, StreamWriter
 from aiohttp.http_parser import DeflateBuffer
 from aiohttp.streams import EmptyStreamReader, StreamReader
+from aiohttp.typedefs import JSONDecoder
 from multidict import CIMultiDict, CIMultiDictProxy, istr
 from yarl import URL
 
@@ -30,6 +33,20 @@ from .stamps import StampedResponse
 from .upload import settle
 
 _T = TypeVar("_T")
+_JSON_TYPE = "application/json"
+# As they are in aiohttp's source: tests patch them.
+_JSON, _GET_ENCODING = aiohttp.ClientResponse.json, aiohttp.ClientResponse.get_encoding
+
+
+@lru_cache(256)
+def _json_codec(content_type: bytes) -> str | None:
+    """The encoding of a JSON body, where its Content-Type says the usual; None for aiohttp to find out."""
+    kind, _, parameters = content_type.lower().partition(b";")
+    if kind.strip() != b"application/json":
+        return None
+    if not parameters.strip():
+        return "utf-8"  # RFC 8259 section 8.1
+    return "utf-8" if parameters.strip() == b"charset=utf-8" else None
 
 
 def _nobody(_: object) -> None:
@@ -442,6 +459,39 @@ class ClientResponse(StampedResponse):
             # Not after a 101, whose connection stays open.
             await settle(self._upload)
         return self._body
+
+    async def json(
+        self,
+        *,
+        encoding: str | None = None,
+        loads: JSONDecoder = json.loads,
+        content_type: str | None = _JSON_TYPE,
+    ) -> Any:
+        """Read and decode JSON response."""
+        codec = None
+        if self._exchange is not None and encoding is None and content_type == _JSON_TYPE:
+            codec = self._usual_json_codec(self._exchange)
+        if codec is None:
+            return await super().json(encoding=encoding, loads=loads, content_type=content_type)
+        body = self._body
+        if body is None:
+            body = await self.read()
+        stripped = body.strip()
+        return loads(stripped.decode(codec)) if stripped else None
+
+    def _usual_json_codec(self, exchange: Exchange) -> str | None:
+        """The encoding of a JSON body, where nothing but its Content-Type has a say in it."""
+        head = exchange.head
+        if (
+            head is None
+            or head.content_type is None
+            or "_headers" in self.__dict__  # somebody may have changed them
+            or type(self) is not ClientResponse
+            or aiohttp.ClientResponse.json is not _JSON
+            or aiohttp.ClientResponse.get_encoding is not _GET_ENCODING
+        ):
+            return None
+        return _json_codec(head.content_type)
 
     async def _whole_body(self, exchange: Exchange) -> bytes:
         if self._released:

@@ -4,3 +4,4 @@
 cpdef bytes request_line(str method, str target, int minor)
 cpdef bytes field_lines(object items)
 cpdef bint is_token(str name) except -1
+cpdef bytes fill(list pieces, list values)

@@ -101,3 +101,22 @@ cpdef bint is_token(str name) except -1:
         if c >= 128 or not _is_tchar[c]:
             return False
     return True
+
+
+cpdef bytes fill(list pieces, list values):
+    """Write a head of which all but some field values is known.
+
+    Args:
+        pieces: bytes that were checked before; one more than there are values.
+        values: what stands between them, each a str.
+
+    Raises:
+        ValueError: a control character in a value.
+        TypeError: a value that is not a str.
+    """
+    cdef Py_ssize_t i
+    cdef list parts = [pieces[0]]
+    for i in range(len(values)):
+        parts.append(_encode(values[i]))
+        parts.append(pieces[i + 1])
+    return b"".join(parts)

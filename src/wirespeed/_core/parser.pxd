@@ -17,6 +17,7 @@ cdef class ResponseHead:
     cdef readonly bint no_body          # the answer to HEAD, 1xx, 204, 304
     cdef readonly long long content_length   # -1: none given
     cdef readonly bytes content_encoding     # None: none given
+    cdef readonly bytes content_type         # the first; None: none given
     cdef readonly bytes keep_alive_field     # None: none given
     cdef readonly bint has_cookies
     cdef readonly bint has_location

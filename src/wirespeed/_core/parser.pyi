@@ -13,6 +13,7 @@ class ResponseHead:
     no_body: bool
     content_length: int
     content_encoding: bytes | None
+    content_type: bytes | None
     keep_alive_field: bytes | None
     has_cookies: bool
     has_location: bool

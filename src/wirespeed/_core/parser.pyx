@@ -253,6 +253,9 @@ cdef class ResponseParser:
                 if head.keep_alive_field is not None:
                     value = head.keep_alive_field + b"," + value
                 head.keep_alive_field = value
+        elif size == 12:
+            if head.content_type is None and _is_named(name, b"content-type"):
+                head.content_type = value
         elif size == 14:
             if _is_named(name, b"content-length"):
                 head.content_length = _length(value)
