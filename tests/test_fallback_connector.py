@@ -200,9 +200,14 @@ async def test_pool_timeout_names_the_limit_and_the_holders() -> None:
             assert await read(session, server.url("/ok")) == b"ok"
 
 
-async def test_connect_timeout_in_the_queue_is_a_pool_timeout() -> None:
+async def test_connect_timeout_in_the_queue_is_a_pool_timeout_where_one_is_set() -> None:
     async with LocalServer() as server, nothing_left():
         async with new_session(TCPConnector(limit_per_host=1)) as session:
+            async with Held(session, server):
+                with pytest.raises(aiohttp.ConnectionTimeoutError) as caught:
+                    await read(session, server.url("/ok"), timeout=Timeout(connect=SHORT))
+                assert type(caught.value) is aiohttp.ConnectionTimeoutError
+        async with new_session(TCPConnector(limit_per_host=1, pool_timeout=9)) as session:
             async with Held(session, server):
                 with pytest.raises(PoolTimeout, match="limit_per_host=1 reached: 1 in use"):
                     await read(session, server.url("/ok"), timeout=Timeout(connect=SHORT))
@@ -332,7 +337,7 @@ async def test_connection_is_not_used_when_it_is_too_old() -> None:
 
 async def test_longest_idle_connection_makes_room() -> None:
     async with LocalServer() as one, LocalServer() as two, LocalServer() as three, nothing_left():
-        connector = TCPConnector(max_open=2)
+        connector = TCPConnector(max_open=2, pool_timeout=9)
         assert connector.limit == 2
         async with new_session(connector) as session:
             for server in (one, two, one, three):
@@ -655,7 +660,7 @@ class Notes:
 
 async def test_observers_are_told_of_each_end_once() -> None:
     async with LocalServer() as server, nothing_left():
-        notes, connector = Notes(), TCPConnector(limit=1)
+        notes, connector = Notes(), TCPConnector(limit=1, pool_timeout=9)
         connector.add_observer(notes)
         origin = server.url("")
         async with new_session(connector) as session:

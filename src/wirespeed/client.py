@@ -157,7 +157,7 @@ with warnings.catch_warnings():
                 lanes.count_full(reason)
                 if reason is LaneReason.PATCHED:
                     return self._request_patched(super()._request, method, str_or_url, kwargs)
-                return _in_the_pools_words(super()._request(method, str_or_url, **kwargs))
+                return _in_the_pools_words(self, super()._request(method, str_or_url, **kwargs))
 
             async def _request_patched(self, request, method, str_or_url, kwargs):
                 """Go through a patch; it may have kept `_request` above for the original, and call it."""
@@ -167,7 +167,7 @@ with warnings.catch_warnings():
                     return await _REQUEST(self, method, str_or_url, **kwargs)
                 token = _patched_call.set(call)
                 try:
-                    return await _in_the_pools_words(request(method, str_or_url, **kwargs))
+                    return await _in_the_pools_words(self, request(method, str_or_url, **kwargs))
                 finally:
                     _patched_call.reset(token)
 
@@ -227,8 +227,13 @@ with warnings.catch_warnings():
             return (self._lanes or LaneStats()).snapshot()
 
 
-def _in_the_pools_words(request: "Awaitable[_T]") -> "Awaitable[_T]":
+def _in_the_pools_words(session: aiohttp.ClientSession, request: "Awaitable[_T]") -> "Awaitable[_T]":
     """Raise what the pool said, which on aiohttp's code is behind its words for any timeout of connecting."""
+    if not NATIVE:
+        # One more frame of Python, which aiohttp's warnings would point at: only where it is of use.
+        options = getattr(session._connector, "options", None)
+        if options is None or options.pool_timeout is None:
+            return request
     return raise_cause(request, aiohttp.ConnectionTimeoutError, PoolTimeout)
 
 

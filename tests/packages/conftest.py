@@ -23,7 +23,7 @@ _CLASSES = (
     wirespeed.UnixConnector,
 )
 # `install()` leaves a `__new__` behind, by its documentation.
-_STAYS = {"__new__", "__dict__", "__weakref__", "__doc__"}
+_STAYS = {"__annotations__", "__new__", "__dict__", "__weakref__", "__doc__"}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

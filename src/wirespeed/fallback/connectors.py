@@ -45,6 +45,12 @@ _timeout: Any = vars(helpers)["async_timeout"].timeout
 _HOLDERS = 5
 
 
+def _has_expired(timeout: Any) -> bool:
+    """Whether a timeout's time has passed: a method in asyncio, a property in async_timeout."""
+    expired = timeout.expired
+    return bool(expired() if callable(expired) else expired)
+
+
 class _Asking:
     """One call of `connect`: what its steps, which aiohttp calls, find out."""
 
@@ -257,9 +263,10 @@ class WatchedConnector(TellingConnector):
         account.waiting += 1
         self._waiting += 1
         since = perf_counter()
+        limit = _timeout(self.options.pool_timeout)
         try:
             try:
-                async with _timeout(self.options.pool_timeout):
+                async with limit:
                     await super()._wait_for_available_connection(key, traces)
             finally:
                 account.waiting -= 1
@@ -268,9 +275,11 @@ class WatchedConnector(TellingConnector):
         except BaseException as exc:
             # It may have been woken and then cancelled: the slot is the next one's, or all sleep.
             self._release_waiter()
-            if isinstance(exc, asyncio.TimeoutError):
+            if isinstance(exc, asyncio.TimeoutError) and _has_expired(limit):
                 raise self._pool_timeout(key, asking) from exc
-            asking.has_timed_out = isinstance(exc, asyncio.CancelledError)
+            # Without our parameter a timeout of connecting is aiohttp's, and so are its words.
+            is_ours = self.options.pool_timeout is not None
+            asking.has_timed_out = is_ours and isinstance(exc, asyncio.CancelledError)
             raise
         account.waits.add(asking.queue)
 
