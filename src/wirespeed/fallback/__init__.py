@@ -1,11 +1,12 @@
 """`TCPConnector`, `UnixConnector` and `ClientResponse` where the native core is missing.
 
 They are aiohttp's, with aiohttp's pool and its ways, and take the parameters and have the methods of the
-native ones, so that a program runs unchanged. (`connect` that passes in the queue is a PoolTimeout only where
-`pool_timeout` is set: a program that sets none of ours has aiohttp's errors.) Of the parameters `max_waiters`, `pool_timeout`, `max_open`,
+native ones, so that a program runs unchanged. Of the parameters `max_waiters`, `pool_timeout`, `max_open`,
 `max_connection_age`, `max_requests_per_connection`, `reuse` and `tcp` do what they say; `learn_keepalive` and
 `track_leaks` have no effect, which is logged once, at INFO: a fallback should not be noisy. What aiohttp does
-otherwise stays so: a caller that dials waits for its own dial, and `Keep-Alive` fields are not looked at.
+otherwise stays so: a caller that dials waits for its own dial, `Keep-Alive` fields are not looked at, and
+`connect` that passes in the queue is a PoolTimeout only where `pool_timeout` is set, since a program that sets
+nothing of ours shall have aiohttp's errors.
 
 It must not need the core. `connectors` watch aiohttp's pool, `handler` its connections, and `ledger` counts.
 """
