@@ -5,8 +5,8 @@ native ones, so that a program runs unchanged. Of the parameters `max_waiters`, 
 `max_connection_age`, `max_requests_per_connection`, `reuse` and `tcp` do what they say; `learn_keepalive` and
 `track_leaks` have no effect, which is logged once, at INFO: a fallback should not be noisy. What aiohttp does
 otherwise stays so: a caller that dials waits for its own dial, `Keep-Alive` fields are not looked at, and
-`connect` that passes in the queue is a PoolTimeout only where `pool_timeout` is set, since a program that sets
-nothing of ours shall have aiohttp's errors.
+`connect` that passes in the queue is a PoolTimeout only where `pool_timeout` is set: a program that sets
+nothing of ours has aiohttp's errors.
 
 It must not need the core. `connectors` watch aiohttp's pool, `handler` its connections, and `ledger` counts.
 """
