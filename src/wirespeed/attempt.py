@@ -66,8 +66,7 @@ async def send(
         if host is None or host.is_evicted:
             host = prepared.host = connector.pool.host(prepared.key)
         conn = connector.pool.take(host)
-        if conn is None:
-            conn = await _acquire(session, prepared, timeout, total_at if timer is None else 0.0)
+        conn = conn or await _acquire(session, prepared, timeout, total_at if timer is None else 0.0)
     try:
         if not prepared.data:
             await _tell_headers(prepared)
@@ -87,7 +86,8 @@ async def send(
     except BaseException:
         conn.close()
         raise
-    _watch_end(connector, prepared, exchange)
+    if connector.observers:
+        exchange.on_end = functools.partial(_tell_end, connector, prepared)
     upload = None
     if prepared.has_upload:
         upload = await _upload(session, prepared, conn, exchange)
@@ -135,11 +135,6 @@ def _tell_unsent(connector: Any, prepared: Prepared, asked_at: float, exc: BaseE
     if connector.observers and not isinstance(exc, StandIn):
         duration = connector.pool.now() - asked_at
         tell_request(connector, origin_of(prepared.key), prepared.method, None, duration, exc)
-
-
-def _watch_end(connector: Any, prepared: Prepared, exchange: Exchange) -> None:
-    if connector.observers:
-        exchange.on_end = functools.partial(_tell_end, connector, prepared)
 
 
 def _tell_end(connector: Any, prepared: Prepared, exchange: Exchange) -> None:

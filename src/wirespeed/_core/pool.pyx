@@ -10,9 +10,9 @@ a connection that is freed (`begin_dial`); what it dialled is then the pool's.
 import asyncio
 from collections import OrderedDict
 from random import random
-from weakref import ref
 
 cimport cython
+from cpython.weakref cimport PyWeakref_NewRef
 
 from wirespeed._core.connection import PooledConnection, new_read_buffer
 from wirespeed._core.hosts import PoolClosed, TooManyWaiters
@@ -359,7 +359,7 @@ cdef class Pool(ConnectionOwner):
         if self.who is not None:
             return self.who()
         task = _current_task(self._loop)
-        return None if task is None else ref(task)
+        return None if task is None else PyWeakref_NewRef(task, None)
 
     cdef bint _has_room(self, Host host) noexcept:
         if self.limit > 0 and self.in_use >= self.limit:
