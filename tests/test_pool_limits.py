@@ -537,7 +537,8 @@ async def test_limit_per_host_bounds_the_idle_ones_too() -> None:
         async with express_session(connector=connector) as session:
             for _ in range(5):
                 await asyncio.gather(*(read(session, server.url("/ok")) for _ in range(8)))
-            assert len(server.connections) == 2
+            # The first may have served all before the second was made.
+            await eventually(lambda: len(server.connections) == 2, "both at the server")
             await figures(connector, idle=2, created=2, in_use=0)
 
 
