@@ -5,8 +5,6 @@ import gc
 import socket
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader
 from support.checks import eventually
 from support.local import LocalServer
-from support.observed import FakeConnector, busy, origin
+from support.observed import FakeConnector, busy, origin, while_requests_run
 
 import wirespeed
 from wirespeed.observe import CloseReason, PoolStats
@@ -309,7 +307,7 @@ sys.path.insert(0, sys.argv[1])
 from opentelemetry import metrics
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from support.observed import FakeConnector, busy
+from support.observed import FakeConnector, busy, while_requests_run
 from wirespeed.observe.opentelemetry import instrument
 
 early, late, explicit = (FakeConnector(**{name: busy()}) for name in "abc")
@@ -452,24 +450,6 @@ async def test_uninstrumented_connectors_record_nothing_more(metrics: Metrics, l
 async def test_a_reader_may_collect_while_requests_run(metrics: Metrics) -> None:
     async with LocalServer() as server, session_of("express") as session:
         instrument(session.connector, metrics.provider)
-        done = threading.Event()
-
-        def collect() -> int:
-            rounds = 0
-            while not done.is_set():
-                metrics.collect()
-                rounds += 1
-                # Else each of asyncio's system calls costs it a turn of this thread.
-                time.sleep(0.001)
-            return rounds
-
-        collecting = asyncio.ensure_future(asyncio.to_thread(collect))
-        try:
-            for _ in range(20):
-                responses = await asyncio.gather(*(session.get(server.url("/ok")) for _ in range(10)))
-                await asyncio.gather(*(resp.read() for resp in responses))
-        finally:
-            done.set()
-        assert await collecting > 0
-        assert metrics.values(REQUESTS, "server.port") == {server.port: 200}
+        requests, _ = await while_requests_run(session, server.url("/ok"), metrics.collect)
+        assert metrics.values(REQUESTS, "server.port") == {server.port: requests}
         assert metrics.values(ACTIVE, "server.port") == {server.port: 0}

@@ -99,6 +99,13 @@ def test_reasons_are_numbered_as_in_the_core() -> None:
     }
 
 
+@pytest.mark.skipif(not wirespeed.NATIVE, reason="the core has the other half")
+def test_bounds_of_the_waits_are_those_of_the_core() -> None:
+    from wirespeed._core import figures
+
+    assert figures.WAIT_BOUNDS == WAIT_BOUNDS
+
+
 # Timings
 
 WHOLE = Timings(queue=0.1, dns=0.2, connect=0.3, tls=0.4, send=0.5, first_byte=0.6, body=0.7)

@@ -419,24 +419,6 @@ class Acquirer(TellingConnector):
         return conn
 
     async def prewarm(self, origin: str | URL, n: int = 1, *, timeout: "ClientTimeout | None" = None) -> int:
-        """Open connections before they are needed.
-
-        Args:
-            origin: where to, as in "https://example.org"; a path is ignored.
-            n: how many connections shall be open, idle and used ones and those being made counted. The
-                limits hold: no more are made than there are free slots.
-            timeout: `connect` or `total` bounds the whole, `sock_connect` each connection; None for
-                aiohttp's default.
-
-        Returns:
-            How many connections to the origin are open, or nearly: those that others are making count.
-
-        Raises:
-            ValueError, TypeError: bad arguments.
-            ClientConnectorError: no connection at all could be made; the first failure.
-            ServerDisconnectedError: they were made, and lost at once.
-            ClientConnectionError: the connector is closed.
-        """
         url = self._check_prewarming(origin, n)
         timeout = timeout or DEFAULT_TIMEOUT
         pool = self.pool

@@ -182,7 +182,6 @@ class PooledConnector(Acquirer):
         return stats(self.__dict__["pool"], origin)
 
     def stats_by_origin(self) -> dict[str, PoolStats]:
-        """Copy the figures of each origin that is known; see `stats`."""
         return stats_by_origin(self.__dict__["pool"])
 
     def leaks(self) -> "list[Leak]":

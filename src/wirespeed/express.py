@@ -46,17 +46,15 @@ async def perform(
     try:
         if not session._trace_configs and not session._middlewares and not session.closed:
             method = method.upper()
-            prepared = None
+            found: Any = None
             if not options or options.keys() <= PLAIN_OPTIONS:
-                prepared = state.plain.find(session, method, str_or_url)
-            if prepared is None and (not options or options.keys() <= shapes.OPTIONS):
-                found = shapes.find(session, state.plain, method, str_or_url, options)
-                if isinstance(found, Prepared):
-                    prepared = found
-                else:
-                    options = found
-            if prepared is not None:
-                return await _perform_plain(session, state, prepared, str_or_url, options)
+                found = state.plain.find(session, method, str_or_url)
+            if not isinstance(found, Prepared) and options.keys() <= shapes.OPTIONS:
+                found = shapes.find(session, state.plain, method, str_or_url, options, found)
+            if isinstance(found, Prepared):
+                return await _perform_plain(session, state, found, str_or_url, options)
+            if found is not None:
+                options = found
         return await _new_call(session, state, method, str_or_url, options).run()
     except StandIn as exc:
         # The connector, somebody's subclass, dials what the pool cannot keep. Nothing was sent.

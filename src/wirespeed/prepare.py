@@ -6,6 +6,7 @@ other is built by aiohttp's ClientRequest, so that its headers are aiohttp's to 
 Called by the express lane. It must not send anything.
 """
 
+from http.cookies import BaseCookie
 from typing import Any
 
 from aiohttp import ClientSession, ClientTimeout, CookieJar, hdrs, payload
@@ -159,8 +160,10 @@ class PlainRequests:
         own = session.__dict__
         return self._is_usable and "_build_url" not in own and "_prepare_headers" not in own
 
-    def find(self, session: ClientSession, method: str, str_or_url: Any) -> Prepared | None:
-        """Return the request ready to send, or None when it is not plain.
+    def find(
+        self, session: ClientSession, method: str, str_or_url: Any
+    ) -> "Prepared | BaseCookie[str] | None":
+        """Return the request ready to send, its cookies when it is plain but for them, or else None.
 
         Raises:
             InvalidUrlClientError: not a URL, or one without a host.
@@ -173,15 +176,7 @@ class PlainRequests:
             prepared = self._prepare(session, method, str_or_url)
             if prepared is None:
                 return None
-        jar: Any = session._cookie_jar
-        if (
-            type(jar) is not CookieJar
-            or jar._cookies
-            or "filter_cookies" in jar.__dict__
-            or CookieJar.filter_cookies is not _FILTER_COOKIES
-        ) and jar.filter_cookies(prepared.real_url):
-            return None
-        return prepared
+        return filter_cookies(session, prepared.real_url) or prepared
 
     def _reset(self, session: ClientSession) -> None:
         """Forget everything: what the heads are made of has changed."""
@@ -220,7 +215,7 @@ class PlainRequests:
         if template is None:
             template = self._template(session, connector, method, url, origin)
         headers, lines = template
-        key = connection_key(url)
+        key = _connection_key(url)
         prepared = Prepared(method, url, key, request_line(method, url.raw_path_qs, 1) + lines)
         prepared._headers = headers
         if len(self._prepared) >= _PREPARED_MAX:
@@ -248,7 +243,21 @@ class PlainRequests:
         return template
 
 
-def connection_key(url: URL) -> Any:
+def filter_cookies(session: ClientSession, url: URL) -> "BaseCookie[str] | None":
+    """Ask the session's jar for the cookies of a request; an empty jar is not asked."""
+    jar: Any = session._cookie_jar
+    if (
+        type(jar) is CookieJar
+        and not jar._cookies
+        and "filter_cookies" not in jar.__dict__
+        and CookieJar.filter_cookies is _FILTER_COOKIES
+    ):
+        return None
+    cookies: BaseCookie[str] = jar.filter_cookies(url)
+    return cookies or None
+
+
+def _connection_key(url: URL) -> Any:
     """The key of a request without connection options, as ClientRequest.connection_key makes it."""
     is_ssl = url.scheme in ("https", "wss")
     return ConnectionKey(url.raw_host or "", url.port, is_ssl, True, None, None, None, None)

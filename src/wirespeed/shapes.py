@@ -9,7 +9,7 @@ express lane. It must not send anything.
 """
 
 from collections.abc import Mapping
-from http.cookies import SimpleCookie
+from http.cookies import BaseCookie, SimpleCookie
 from typing import Any
 
 from aiohttp import ClientSession, hdrs, payload
@@ -27,6 +27,7 @@ from .prepare import (
     Prepared,
     add_connection_headers,
     build_url,
+    filter_cookies,
 )
 
 OPTIONS = PLAIN_OPTIONS | {"params", "headers", "json", "data"}
@@ -39,15 +40,9 @@ _MEANINGFUL = frozenset(
 )  # fmt: skip
 _SHAPES_MAX = 1024
 _NO_BODY, _JSON, _BYTES, _TEXT = range(4)
-# By kind of body: a short one, what aiohttp must make of it, and the payload of bytes that were made already.
+# By kind of body: one for aiohttp to make a payload of, and the payload that it has to make.
 _PROBES: tuple[Any, ...] = (None, payload.JsonPayload(None), b"", "")
 _PAYLOADS = (type(None), payload.JsonPayload, payload.BytesPayload, payload.StringPayload)
-_AS_PAYLOAD: tuple[Any, ...] = (
-    None,
-    lambda body: payload.JsonBytesPayload(None, dumps=lambda _: body),
-    lambda body: body,
-    lambda body: body.decode(),
-)
 _MARK = "wirespeed's mark"
 # In the table of shapes: requests of this kind take the long way.
 _NO_SHAPE: Any = object()
@@ -111,7 +106,12 @@ class ShapedRequest(Prepared):
 
 
 def find(
-    session: ClientSession, plain: PlainRequests, method: str, str_or_url: Any, options: Mapping[str, Any]
+    session: ClientSession,
+    plain: PlainRequests,
+    method: str,
+    str_or_url: Any,
+    options: Mapping[str, Any],
+    cookies: "BaseCookie[str] | None" = None,
 ) -> Prepared | Mapping[str, Any]:
     """Return a request ready to send, or when it has no shape, the options for a Call.
 
@@ -121,39 +121,37 @@ def find(
         method: the method, upper-case.
         str_or_url: as in aiohttp.
         options: the keyword arguments, all of them among OPTIONS.
+        cookies: those of the request, where they are known.
 
     Raises:
         InvalidUrlClientError: not a URL, or one without a host.
         NonHttpUrlClientError: a scheme that the connector does not know.
         ValueError: a control character in a header.
     """
-    if method not in PLAIN_METHODS or not plain.is_usable(session):
-        return options
     headers, params = options.get("headers"), options.get("params")
-    if headers is not None and type(headers) is not dict:
+    json, data = options.get("json"), options.get("data")
+    kind = _kind(json, data)
+    if (
+        kind is None
+        or method not in PLAIN_METHODS
+        or not (headers is None or type(headers) is dict)
+        or not plain.is_usable(session)
+    ):
         return options
-    found = _body(session, options.get("data"), options.get("json"))
-    if found is None:
-        return options
-    kind, body = found
-    if len(body) > INLINE_BODY_MAX:
-        # To be sent in pieces. It was made into bytes already: once is enough.
-        return {**options, "json": None, "data": _AS_PAYLOAD[kind](body)}
     url = build_url(session, str_or_url)
     if not url.raw_host or url.raw_user is not None or url.raw_password is not None:
         return options
     if params:
         url = url.extend_query(params)
-    cookies = session._cookie_jar.filter_cookies(url)
-    at = (method, url.scheme, url.host_port_subcomponent, kind, bool(cookies), *(headers or ()))
-    shape = plain.shapes.get(at)
-    if shape is None:
-        shape = _shape(session, method, url, headers, kind, bool(cookies))
-        if len(plain.shapes) >= _SHAPES_MAX:
-            plain.shapes.clear()
-        plain.shapes[at] = shape
+    cookies = cookies or filter_cookies(session, url)
+    shape = _shape_of(session, plain.shapes, method, url, headers, kind, bool(cookies))
     if shape is _NO_SHAPE:
         return options
+    body = _bytes(session, kind, json, data)
+    if len(body) > INLINE_BODY_MAX:
+        # To be sent in pieces. JSON was made into bytes already: once is enough.
+        done = payload.JsonBytesPayload(None, dumps=lambda _: body)
+        return {**options, "json": None, "data": done} if kind == _JSON else options
     values = list(headers.values()) if headers else []
     if kind != _NO_BODY:
         values.append(str(len(body)))
@@ -169,20 +167,24 @@ def find(
     return request
 
 
-def _body(session: ClientSession, data: Any, json: Any) -> tuple[int, bytes] | None:
-    """The kind of a body and its bytes; None for other bodies, and for one too many."""
+def _kind(json: Any, data: Any) -> int | None:
+    """The kind of a body; None for other bodies, and for one too many."""
     if json is not None:
-        if data is not None:
-            return None
-        dump = session._json_serialize_bytes
-        return _JSON, session._json_serialize(json).encode() if dump is None else dump(json)
+        return None if data is not None else _JSON
     if data is None:
-        return _NO_BODY, b""
-    if type(data) is bytes:
-        return _BYTES, data
-    if type(data) is str:
-        return _TEXT, data.encode()
+        return _NO_BODY
+    if type(data) in (bytes, str) and len(data) <= INLINE_BODY_MAX:
+        return _BYTES if type(data) is bytes else _TEXT
     return None
+
+
+def _bytes(session: ClientSession, kind: int, json: Any, data: Any) -> bytes:
+    if kind == _JSON:
+        dump = session._json_serialize_bytes
+        return session._json_serialize(json).encode() if dump is None else dump(json)
+    if kind == _TEXT:
+        return data.encode()  # type: ignore[no-any-return]
+    return data or b""
 
 
 def _cookie_header(cookies: Any) -> str:
@@ -194,7 +196,29 @@ def _cookie_header(cookies: Any) -> str:
     return value
 
 
-def _shape(session: ClientSession, method: str, url: URL, headers: Any, kind: int, has_cookies: bool) -> Any:
+def _shape_of(
+    session: ClientSession,
+    shapes: dict[Any, Any],
+    method: str,
+    url: URL,
+    headers: Any,
+    kind: int,
+    has_cookies: bool,
+) -> Any:
+    """Look a shape up, or make it."""
+    at = (method, url.scheme, url.host_port_subcomponent, kind, has_cookies, *(headers or ()))
+    shape = shapes.get(at)
+    if shape is None:
+        shape = _new_shape(session, method, url, headers, kind, has_cookies)
+        if len(shapes) >= _SHAPES_MAX:
+            shapes.clear()
+        shapes[at] = shape
+    return shape
+
+
+def _new_shape(
+    session: ClientSession, method: str, url: URL, headers: Any, kind: int, has_cookies: bool
+) -> Any:
     """Let aiohttp build a request of the shape, and see where the values have gone."""
     if headers and any(type(name) is not str or name.lower() in _MEANINGFUL for name in headers):
         return _NO_SHAPE

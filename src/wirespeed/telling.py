@@ -4,7 +4,7 @@ The base of both kinds of connectors. It must not know how connections are kept.
 """
 
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import ClientConnectionError
 from aiohttp.connector import BaseConnector
@@ -12,6 +12,9 @@ from yarl import URL
 
 from .observe import Observer, PoolStats
 from .pooling import PoolOptions
+
+if TYPE_CHECKING:
+    from aiohttp.client import ClientTimeout
 
 
 @lru_cache(4096)
@@ -48,6 +51,31 @@ class TellingConnector(BaseConnector):
 
         Raises:
             ValueError: `origin` is not an absolute URL.
+        """
+        raise NotImplementedError
+
+    def stats_by_origin(self) -> dict[str, PoolStats]:
+        """Copy the figures of each origin that is known; see `stats`."""
+        raise NotImplementedError
+
+    async def prewarm(self, origin: str | URL, n: int = 1, *, timeout: "ClientTimeout | None" = None) -> int:
+        """Open connections before they are needed.
+
+        Args:
+            origin: where to, as in "https://example.org"; a path is ignored.
+            n: how many connections shall be open, idle and used ones and those being made counted. The
+                limits hold: no more are made than there are free slots.
+            timeout: `connect` or `total` bounds the whole, `sock_connect` each connection; None for
+                aiohttp's default.
+
+        Returns:
+            How many connections to the origin are open, or nearly: those that others are making count.
+
+        Raises:
+            ValueError, TypeError: bad arguments.
+            ClientConnectorError: no connection at all could be made; the first failure.
+            ServerDisconnectedError: they were made, and lost at once.
+            ClientConnectionError: the connector is closed.
         """
         raise NotImplementedError
 

@@ -1,11 +1,44 @@
 """A connector that has figures and observers, and nothing else: what exporters see of one."""
 
+import asyncio
 import dataclasses
+import threading
+import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from wirespeed.observe import CloseReason, Histogram, PoolStats, Spread
 from wirespeed.observe.observer import Observer
+
+_T = TypeVar("_T")
+
+
+async def while_requests_run(session: Any, url: str, work: Callable[[], _T]) -> tuple[int, list[_T]]:
+    """Do something again and again on a thread, while a session sends requests.
+
+    Returns:
+        How many requests there were, and what the thread's rounds gave: at least 20.
+    """
+    rounds: list[_T] = []
+    done = threading.Event()
+
+    def repeat() -> None:
+        while not done.is_set():
+            rounds.append(work())
+            # Else each of asyncio's system calls costs it a turn of this thread, and the test minutes.
+            time.sleep(0.001)
+
+    working = asyncio.ensure_future(asyncio.to_thread(repeat))
+    requests = 0
+    try:
+        while len(rounds) < 20 and not working.done():
+            responses = await asyncio.gather(*(session.get(url) for _ in range(10)))
+            await asyncio.gather(*(resp.read() for resp in responses))
+            requests += len(responses)
+    finally:
+        done.set()
+    await working
+    return requests, rounds
 
 
 class Inbox:

@@ -1,5 +1,7 @@
 from typing import Any, final
 
+WAIT_BOUNDS: tuple[float, ...]
+
 @final
 class Figures:
     def snapshot(self) -> dict[str, Any]: ...

@@ -5,9 +5,10 @@ They are incremental: nothing is ever scanned to make a snapshot. It must not de
 
 cimport cython
 
-# Upper bounds of the buckets of waits, seconds; the facade has the same (observe/stats.py).
-cdef double[15] WAIT_BOUNDS
-WAIT_BOUNDS[:] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60]
+# Upper bounds of the buckets of waits, seconds; observe/stats.py has the same, since the fallback needs them.
+WAIT_BOUNDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0)
+cdef double[15] _bounds
+_bounds[:] = list(WAIT_BOUNDS)
 
 
 cdef tuple _tuple(Spread* of):
@@ -19,7 +20,7 @@ cdef tuple _tuple(Spread* of):
 cdef class Figures:
     cdef void waited(self, double seconds) noexcept:
         cdef int i = 0
-        while i < BUCKETS - 1 and seconds > WAIT_BOUNDS[i]:
+        while i < BUCKETS - 1 and seconds > _bounds[i]:
             i += 1
         self.counts.wait_buckets[i] += 1
         spread(&self.counts.waits, seconds)

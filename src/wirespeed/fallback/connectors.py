@@ -88,22 +88,6 @@ class WatchedConnector(TellingConnector):
     # Public
 
     async def prewarm(self, origin: str | URL, n: int = 1, *, timeout: "ClientTimeout | None" = None) -> int:
-        """Open connections before they are needed; within the limits, never waiting for a slot.
-
-        Args:
-            origin: where to, as in "https://example.org"; a path is ignored.
-            n: how many connections shall be open, idle and used ones and those being made counted.
-            timeout: `connect` or `total` bounds the whole, `sock_connect` each connection; None for
-                aiohttp's default.
-
-        Returns:
-            How many connections to the origin are open, or nearly: those that others are making count.
-
-        Raises:
-            ValueError, TypeError: bad arguments.
-            ClientConnectorError: no connection at all could be made; the first failure.
-            ClientConnectionError: the connector is closed.
-        """
         url = self._check_prewarming(origin, n)
         timeout = timeout or DEFAULT_TIMEOUT
         req = ClientRequest(hdrs.METH_GET, url, loop=self._loop, ssl=True)
@@ -152,7 +136,6 @@ class WatchedConnector(TellingConnector):
         return account.snapshot()
 
     def stats_by_origin(self) -> dict[str, PoolStats]:
-        """Copy the figures of each origin that is known; see `stats`."""
         return self._ledger.snapshots()
 
     def leaks(self) -> list[Any]:
