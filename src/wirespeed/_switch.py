@@ -17,6 +17,7 @@ def _core_is_importable() -> bool:
     try:
         from ._core import (  # noqa: F401
             connection,
+            coroutine,
             deadlines,
             exchange,
             figures,
@@ -26,6 +27,8 @@ def _core_is_importable() -> bool:
             learning,
             parser,
             pool,
+            request,
+            response,
             rethrow,
         )
     except ImportError:

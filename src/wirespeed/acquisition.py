@@ -111,7 +111,15 @@ class Acquirer(TellingConnector):
     _dials: "set[asyncio.Task[Any]]"
 
     async def acquire(
-        self, host: Host, req: ClientRequest, timeout: "ClientTimeout", total_at: float
+        self,
+        host: Host,
+        req: ClientRequest,
+        timeout: "ClientTimeout",
+        total_at: float,
+        *,
+        has_slot: bool = False,
+        asked_at: float = 0.0,
+        connect_at: float = 0.0,
     ) -> PooledConnection:
         """Get a reserved connection: an idle one, one that is given back, or a new one.
 
@@ -120,6 +128,9 @@ class Acquirer(TellingConnector):
             req: what aiohttp's dialling needs to know.
             timeout: `connect`, `sock_connect` and `ceil_threshold` are used.
             total_at: loop time at which the whole request times out; 0 for never.
+            has_slot: the caller holds a slot of the pool, to dial on.
+            asked_at: when the connection was asked for, on the pool's clock; 0 for now.
+            connect_at: loop time at which `connect` passes; 0 where it is to be found from `timeout`.
 
         Raises:
             PoolTimeout: `connect` or `pool_timeout` passed before there was a slot.
@@ -131,23 +142,30 @@ class Acquirer(TellingConnector):
             ClientConnectionError: the connector was closed.
         """
         try:
-            return await self._obtain(host, req, timeout, total_at)
+            return await self._obtain(host, req, timeout, total_at, has_slot, asked_at, connect_at)
         except ConnectTimeout as exc:
             cause = exc.__cause__ or asyncio.TimeoutError()
             raise ConnectionTimeoutError(f"Connection timeout to host {req.url}") from cause
 
     async def _obtain(
-        self, host: Host, req: ClientRequest, timeout: "ClientTimeout", total_at: float
+        self,
+        host: Host,
+        req: ClientRequest,
+        timeout: "ClientTimeout",
+        total_at: float,
+        has_slot: bool = False,
+        asked_at: float = 0.0,
+        connect_at: float = 0.0,
     ) -> PooledConnection:
-        connect_at = 0.0
-        if timeout.connect is not None and timeout.connect > 0:
+        if not connect_at and timeout.connect is not None and timeout.connect > 0:
             connect_at = helpers.calculate_timeout_when(
                 self._loop.time(), timeout.connect, timeout.ceil_threshold
             )
-        asked_at = self.pool.now()
+        asked_at = asked_at or self.pool.now()
         try:
             while True:
-                conn = await self._slot(host, connect_at, total_at)
+                conn = None if has_slot else await self._slot(host, connect_at, total_at)
+                has_slot = False
                 if conn is None:
                     conn = await self._race(host, req, timeout, connect_at, total_at, asked_at)
                 if conn.state == ConnectionState.RESERVED:
@@ -158,7 +176,7 @@ class Acquirer(TellingConnector):
                 # Lost between the grant and this step; its slot was passed on.
                 host = self.pool.host(host.key)
         except (PoolClosed, TooManyWaiters, WaitTimeout) as exc:
-            raise self._refusal(host, req, exc) from exc
+            raise self._refusal(host, req.url, exc) from exc
 
     async def acquire_untraced(self, req: ClientRequest, timeout: "ClientTimeout") -> PooledConnection:
         """Get a reserved connection for aiohttp's own code, whose words for a timeout are its own.
@@ -175,15 +193,15 @@ class Acquirer(TellingConnector):
         except ConnectTimeout as exc:
             raise asyncio.TimeoutError from exc
 
-    def _refusal(self, host: Host, req: ClientRequest, exc: Exception) -> ClientConnectionError:
+    def _refusal(self, host: Host, url: URL, exc: Exception) -> ClientConnectionError:
         """What the caller gets that the pool had nothing for."""
         if isinstance(exc, PoolClosed):
             return ClientConnectionError("Connector is closed.")
         pressure = self._survey.pressure(host)
         if isinstance(exc, TooManyWaiters):
-            text = f"No connection to host {req.url}, max_waiters={self.options.max_waiters} wait already"
+            text = f"No connection to host {url}, max_waiters={self.options.max_waiters} wait already"
             return PoolFull(text, pressure)
-        return PoolTimeout(f"Connection timeout to host {req.url}", pressure, *exc.args)
+        return PoolTimeout(f"Connection timeout to host {url}", pressure, *exc.args)
 
     async def _slot(self, host: Host, connect_at: float, total_at: float) -> PooledConnection | None:
         """Wait for a slot of the pool; with it may come a connection."""
@@ -349,12 +367,12 @@ class Acquirer(TellingConnector):
                         conn.waited = waited
                         return conn
             except (PoolClosed, TooManyWaiters, WaitTimeout) as exc:
-                raise self._refusal(host, req, exc) from exc
+                raise self._refusal(host, req.url, exc) from exc
             except asyncio.TimeoutError as exc:
                 if not queue.is_in:
                     raise
                 host.count_wait_timeout()
-                raise self._refusal(host, req, WaitTimeout(pool.now() - asked_at)) from exc
+                raise self._refusal(host, req.url, WaitTimeout(pool.now() - asked_at)) from exc
         try:
             for trace in traces:
                 await trace.send_connection_reuseconn()

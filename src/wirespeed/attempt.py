@@ -24,6 +24,7 @@ from aiohttp.tracing import Trace
 
 from ._core.connection import Connection
 from ._core.exchange import Exchange, ExchangeSettings, Failure
+from ._core.response import adopt
 from .acquisition import StandIn
 from .pooling import PoolTimeout
 from .prepare import Prepared
@@ -62,11 +63,10 @@ async def send(
     if traces:
         conn = await _acquire_traced(connector, prepared, timeout, traces)
     else:
-        host = prepared.host
-        if host is None or host.is_evicted:
-            host = prepared.host = connector.pool.host(prepared.key)
-        conn = connector.pool.take(host)
-        conn = conn or await _acquire(session, prepared, timeout, total_at if timer is None else 0.0)
+        if prepared.host is None or prepared.host.is_evicted:
+            prepared.host = connector.pool.host(prepared.key)
+        by = total_at if timer is None else 0.0
+        conn = connector.pool.take(prepared.host) or await acquire(session, connector, prepared, timeout, by)
     try:
         if not prepared.data:
             await _tell_headers(prepared)
@@ -87,27 +87,56 @@ async def send(
         conn.close()
         raise
     if connector.observers:
-        exchange.on_end = functools.partial(_tell_end, connector, prepared)
+        exchange.on_end = functools.partial(tell_end, connector, prepared)
     upload = None
     if prepared.has_upload:
         upload = await _upload(session, prepared, conn, exchange)
     elif (req := prepared.req) is not None and (tracker := req._upload_tracker) is not None:
         tracker._attempt_finished(req._upload_gen)
     await (_head(exchange, prepared) if timer is None else _head_timed(exchange, prepared, timer))
-    return ClientResponse.adopt(exchange, session, prepared, upload)
+    own_traces = () if prepared.req is None else prepared.req._traces
+    return adopt(ClientResponse, exchange, session, prepared, upload, own_traces)
 
 
-async def _acquire(
-    session: ClientSession, prepared: Prepared, timeout: ClientTimeout, total_at: float
+async def acquire(
+    session: ClientSession,
+    connector: Any,
+    prepared: Prepared,
+    timeout: ClientTimeout,
+    total_at: float,
+    *,
+    has_slot: bool = False,
+    asked_at: float = 0.0,
+    connect_at: float = 0.0,
 ) -> Connection:
-    connector: Any = session._connector
+    """Get a reserved connection that the pool did not have at once, and tell the observers of a failure.
+
+    Args:
+        session: the session.
+        connector: its connector.
+        prepared: the request.
+        timeout: `connect`, `sock_connect` and `ceil_threshold` are used.
+        total_at: loop time at which the whole request times out; 0 for never.
+        has_slot: the pool has granted a slot, to dial on.
+        asked_at: when the connection was asked for, on the pool's clock; 0 for now.
+        connect_at: loop time at which `connect` passes; 0 where it is to be found from `timeout`.
+    """
     host = prepared.host
-    asked_at = connector.pool.now()
+    assert host is not None
+    asked_at = asked_at or connector.pool.now()
     try:
-        conn: Connection = await connector.acquire(host, prepared.dial_request(session), timeout, total_at)
+        try:
+            req = prepared.dial_request(session)
+        except BaseException:
+            if has_slot:
+                connector.pool.free(host)
+            raise
+        conn: Connection = await connector.acquire(
+            host, req, timeout, total_at, has_slot=has_slot, asked_at=asked_at, connect_at=connect_at
+        )
         return conn
     except BaseException as exc:
-        _tell_unsent(connector, prepared, asked_at, exc)
+        tell_unsent(connector, prepared, asked_at, exc)
         raise
 
 
@@ -121,7 +150,7 @@ async def _acquire_traced(
         conn: Connection = await connector.acquire_traced(req, traces, timeout)
         return conn
     except BaseException as exc:
-        _tell_unsent(connector, prepared, asked_at, exc)
+        tell_unsent(connector, prepared, asked_at, exc)
         if isinstance(exc, asyncio.TimeoutError) and not isinstance(exc, PoolTimeout):
             raise ConnectionTimeoutError(f"Connection timeout to host {req.url}") from exc
         raise
@@ -130,14 +159,14 @@ async def _acquire_traced(
 # Observers
 
 
-def _tell_unsent(connector: Any, prepared: Prepared, asked_at: float, exc: BaseException) -> None:
+def tell_unsent(connector: Any, prepared: Prepared, asked_at: float, exc: BaseException) -> None:
     """Tell the observers of an attempt that got no connection."""
     if connector.observers and not isinstance(exc, StandIn):
         duration = connector.pool.now() - asked_at
         tell_request(connector, origin_of(prepared.key), prepared.method, None, duration, exc)
 
 
-def _tell_end(connector: Any, prepared: Prepared, exchange: Exchange) -> None:
+def tell_end(connector: Any, prepared: Prepared, exchange: Exchange) -> None:
     """Tell the observers of an attempt that is over; the time for its connection is part of it."""
     facts = exchange.facts
     duration = connector.pool.now() - exchange.sent_at + exchange.queued
@@ -159,15 +188,18 @@ async def _tell_headers(prepared: Prepared) -> None:
         await trace.send_request_headers(req.method, req.url, req.headers)
 
 
+def bad_response(prepared: Prepared, exc: HttpProcessingError) -> ClientResponseError:
+    """What the caller gets for a response that broke the protocol."""
+    return ClientResponseError(prepared.info(), (), status=exc.code, message=exc.message, headers=exc.headers)
+
+
 async def _head(exchange: Exchange, prepared: Prepared) -> None:
     """Wait for the head of the response."""
     try:
         await exchange.waiter
     except HttpProcessingError as exc:
         exchange.forget()
-        raise ClientResponseError(
-            prepared.info(), (), status=exc.code, message=exc.message, headers=exc.headers
-        ) from exc
+        raise bad_response(prepared, exc) from exc
     except BaseException:
         exchange.abandon()
         exchange.forget()

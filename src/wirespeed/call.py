@@ -39,7 +39,8 @@ from multidict import istr
 from yarl import URL
 
 from . import attempt
-from .prepare import SETTING_OPTIONS, SessionState, build_url, new_settings, prepare, ssl_of, timeout_of
+from ._core.exchange import ExchangeSettings
+from .prepare import SETTING_OPTIONS, build_url, new_settings, prepare, ssl_of, timeout_of
 from .upload import settle
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -86,7 +87,7 @@ class Call:
 
     Args:
         session: the session; the caller found that the express lane takes the request.
-        state: what the lane keeps of this session.
+        settings: what the exchanges of this session have in common.
         method: the method, upper-case.
         str_or_url: as in aiohttp.
         options: the keyword arguments, all of them among `lanes.EXPRESS_OPTIONS`.
@@ -99,7 +100,7 @@ class Call:
     def __init__(
         self,
         session: ClientSession,
-        state: SessionState,
+        settings: ExchangeSettings,
         method: str,
         str_or_url: Any,
         options: Mapping[str, Any],
@@ -116,12 +117,12 @@ class Call:
                 " pass headers={'Authorization': "
                 "aiohttp.encode_basic_auth(login, password)} instead",
                 DeprecationWarning,
-                stacklevel=5,
+                stacklevel=3,
             )
         self.data = self._data(options)
         self.chunked = options.get("chunked")
         if not isinstance(self.chunked, bool) and self.chunked is not None:
-            warnings.warn("Chunk size is deprecated #1615", DeprecationWarning, stacklevel=5)
+            warnings.warn("Chunk size is deprecated #1615", DeprecationWarning, stacklevel=3)
         self.params = options.get("params") or {}
         self.cookies = options.get("cookies")
         self.headers = session._prepare_headers(options.get("headers"))
@@ -130,7 +131,7 @@ class Call:
         self.timeout = timeout_of(session, options)
         self.total_at = total_at(session._loop, self.timeout) if total_by is None else total_by
         is_usual = options.keys().isdisjoint(SETTING_OPTIONS)
-        self.settings = state.settings if is_usual else new_settings(session, options)
+        self.settings = settings if is_usual else new_settings(session, options)
         self.may_retry = session._retry_connection and method in IDEMPOTENT_METHODS
         self.middlewares = options.get("middlewares")
         if self.middlewares is None:

@@ -6,13 +6,13 @@ import warnings
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import aiohttp
-from aiohttp.client import _SessionRequestContextManager
+from aiohttp.client import _RequestContextManager, _SessionRequestContextManager
 from aiohttp.helpers import sentinel
 from aiohttp.http import HttpVersion11
 
 from ._signatures import like
 from ._switch import NATIVE
-from .lanes import Explanation, LaneReason, LaneStats, explain, lane_reason, refuse_or_log
+from .lanes import EXPRESS_OPTIONS, Explanation, LaneReason, LaneStats, explain, lane_reason, refuse_or_log
 from .observe import tracking
 from .pooling import PoolTimeout
 
@@ -31,9 +31,12 @@ else:
 
 if TYPE_CHECKING or NATIVE:
     from . import express
+    from ._core import request as core
+    from ._core.request import RequestCoroutine
     from ._core.rethrow import raise_cause
     from .connector import TCPConnector
-    from .prepare import SessionState
+    from .express import ExpressLane
+    from .lanes import WATCH, is_patched
     from .response import ClientResponse
 else:
     from .fallback import ClientResponse, TCPConnector, raise_cause
@@ -60,11 +63,11 @@ with warnings.catch_warnings():
                 code instead of the core, before anything is sent.
         """
 
-        ATTRS = aiohttp.ClientSession.ATTRS | {"_lanes", "_state", "_strict_native"}
+        ATTRS = aiohttp.ClientSession.ATTRS | {"_lane", "_lanes", "_strict_native"}
 
         # None in a session that aiohttp made before `install()`.
         _lanes: LaneStats | None = None
-        _state: "SessionState | None" = None
+        _lane: "ExpressLane | None" = None
         _strict_native = False
 
         if TYPE_CHECKING:
@@ -112,7 +115,6 @@ with warnings.catch_warnings():
             @like(aiohttp.ClientSession.__init__)
             def __init__(self, base_url=None, *, connector=None, loop=None, strict_native=False, **kwargs):
                 self._connector = None
-                self._lanes = LaneStats()
                 self._strict_native = strict_native
                 if connector is None:
                     shutdown = kwargs.get("ssl_shutdown_timeout", sentinel)
@@ -131,7 +133,7 @@ with warnings.catch_warnings():
                 kwargs.setdefault("response_class", ClientResponse)
                 super().__init__(base_url, connector=connector, loop=loop, **kwargs)
                 if NATIVE:
-                    self._state = SessionState(self)
+                    self._lane = ExpressLane(self)
 
             @like(aiohttp.ClientSession._request)
             def _request(self, method, str_or_url, **kwargs):
@@ -142,22 +144,43 @@ with warnings.catch_warnings():
                     if asking is not None:
                         return asking
                 try:
-                    lanes = self._lanes or self._begin_counting()
+                    lane = self._lane
                 except AttributeError:
                     # A tool kept this function of ours, and calls it for a session of aiohttp's.
                     return _REQUEST(self, method, str_or_url, **kwargs)
-                reason = lane_reason(self, method, kwargs)
+                is_unusual = not NATIVE or not kwargs.keys() <= EXPRESS_OPTIONS
+                if is_unusual or (not WATCH.is_unchanged() and is_patched()):
+                    return self._perform(method, str_or_url, kwargs)
+                if lane is None:
+                    lane = self._lane = ExpressLane(self)
+                return RequestCoroutine(lane, self, method, str_or_url, kwargs)
+
+            if NATIVE:
+                request = like(aiohttp.ClientSession.request)(core.request)
+                get = like(aiohttp.ClientSession.get)(core.get)
+                options = like(aiohttp.ClientSession.options)(core.options)
+                head = like(aiohttp.ClientSession.head)(core.head)
+                post = like(aiohttp.ClientSession.post)(core.post)
+                put = like(aiohttp.ClientSession.put)(core.put)
+                patch = like(aiohttp.ClientSession.patch)(core.patch)
+                delete = like(aiohttp.ClientSession.delete)(core.delete)
+
+            def _perform(self, method, str_or_url, options):
+                """Find the lane of a request that is more than the core does by itself, and take it."""
+                reason = lane_reason(self, method, options)
                 if reason is None:
-                    lanes.express += 1
-                    state = self._state
-                    if state is None:
-                        state = self._state = SessionState(self)
-                    return express.perform(self, state, method, str_or_url, kwargs)
-                refuse_or_log(self, method, str_or_url, kwargs, self._strict_native)
-                lanes.count_full(reason)
+                    lane = self._lane
+                    if lane is None:
+                        lane = self._lane = ExpressLane(self)
+                    lane.express += 1
+                    return express.perform(self, lane, method, str_or_url, options)
+                refuse_or_log(self, method, str_or_url, options, self._strict_native)
+                if self._lanes is None:
+                    self._lanes = LaneStats()
+                self._lanes.count_full(reason)
                 if reason is LaneReason.PATCHED:
-                    return self._request_patched(super()._request, method, str_or_url, kwargs)
-                return _in_the_pools_words(self, super()._request(method, str_or_url, **kwargs))
+                    return self._request_patched(super()._request, method, str_or_url, options)
+                return _in_the_pools_words(self, super()._request(method, str_or_url, **options))
 
             async def _request_patched(self, request, method, str_or_url, kwargs):
                 """Go through a patch; it may have kept `_request` above for the original, and call it."""
@@ -176,10 +199,6 @@ with warnings.catch_warnings():
                 if tracking.sessions is not None:
                     tracking.sessions.closed(self)
                 return super().close()
-
-            def _begin_counting(self):
-                self._lanes = LaneStats()
-                return self._lanes
 
         async def prewarm(self, origin: "StrOrURL", n: int = 1) -> int:
             """Open connections before they are needed, within the session's timeout and the limits.
@@ -224,7 +243,8 @@ with warnings.catch_warnings():
             Returns:
                 `{"express": n, "full": {reason: n}}`; a request is counted when it is made.
             """
-            return (self._lanes or LaneStats()).snapshot()
+            express_count = 0 if self._lane is None else self._lane.express
+            return (self._lanes or LaneStats()).snapshot(express_count)
 
 
 def _in_the_pools_words(session: aiohttp.ClientSession, request: "Awaitable[_T]") -> "Awaitable[_T]":
@@ -239,6 +259,10 @@ def _in_the_pools_words(session: aiohttp.ClientSession, request: "Awaitable[_T]"
 
 if not TYPE_CHECKING:
     _request_of_ours = ClientSession.__dict__["_request"]
+    if NATIVE:
+        # It is what aiohttp's methods return, too.
+        _RequestContextManager.register(RequestCoroutine)
+        core.serve(aiohttp.ClientSession, _request_of_ours, WATCH, is_patched, tracking, EXPRESS_OPTIONS)
 
 if tracking.is_wanted():
     from .observe import leaks

@@ -119,11 +119,12 @@ class Patch(NamedTuple):
 
 _OF_TCP = ("connect", "_resolve_host", "_create_connection", "_wrap_create_connection")
 _OF_UNIX = ("connect", "_create_connection")
-_OF_RESPONSE = ("__init__", "start", "read")
+_OF_RESPONSE = ("__init__", "start", "read", "json", "get_encoding")
 # The methods that tools patch. Not ClientSession.__init__: what a replacement of it does is
 # in the session's attributes, which are read at each request.
 _PATCHED_BY_TOOLS: tuple[tuple[type, tuple[str, ...]], ...] = (
     (aiohttp.ClientSession, ("_request", "_build_url", "_prepare_headers")),
+    (aiohttp.ClientSession, ("request", "get", "options", "head", "post", "put", "patch", "delete")),
     # All of it: heads are made by ClientRequest once and then kept.
     (aiohttp.ClientRequest, tuple(n for n, m in vars(aiohttp.ClientRequest).items() if callable(m))),
     (aiohttp.ClientRequest, ("DEFAULT_HEADERS", "GET_METHODS", "POST_METHODS")),
@@ -181,6 +182,7 @@ def _origin(member: Any) -> str:
 
 if NATIVE:
     from ._core.guard import Watch
+    from ._core.response import watch
     from .connector import PooledConnector, TCPConnector, UnixConnector
     from .response import ClientResponse
 
@@ -196,14 +198,23 @@ if NATIVE:
         for name in names
     ]
     # A change of a base class is one of these, too.
-    _watch = Watch(aiohttp.ClientSession, aiohttp.ClientRequest, ClientResponse, TCPConnector, UnixConnector)
+    WATCH = Watch(
+        aiohttp.ClientSession,
+        aiohttp.ClientRequest,
+        aiohttp.CookieJar,
+        ClientResponse,
+        TCPConnector,
+        UnixConnector,
+    )
 
-    def _is_patched() -> bool:
+    watch(ClientResponse, WATCH)
+
+    def is_patched() -> bool:
         """Compare member by member, since some class was changed; remember when all is as it was."""
         # First: a patch that another thread makes while this one compares must not be missed.
-        _watch.remember()
+        WATCH.remember()
         if any(_is_replaced(*watched) for watched in _WATCHED):
-            _watch.forget()
+            WATCH.forget()
             return True
         return False
 
@@ -217,7 +228,7 @@ if NATIVE:
             method: the request's method.
             options: the keyword arguments of the request.
         """
-        if not _watch.is_unchanged() and _is_patched():
+        if not WATCH.is_unchanged() and is_patched():
             return LaneReason.PATCHED
         connector = session._connector
         if connector is not None and not _is_ours(connector):
@@ -346,16 +357,15 @@ def _without_secrets(str_or_url: Any) -> str:
 
 
 class LaneStats:
-    """Requests of one session, by lane and reason."""
+    """Requests of one session that took the full lane, by reason."""
 
-    __slots__ = ("express", "full")
+    __slots__ = ("full",)
 
     def __init__(self) -> None:
-        self.express = 0
         self.full: dict[LaneReason, int] = {}
 
     def count_full(self, reason: LaneReason) -> None:
         self.full[reason] = self.full.get(reason, 0) + 1
 
-    def snapshot(self) -> dict[str, Any]:
-        return {"express": self.express, "full": {r.value: n for r, n in self.full.items()}}
+    def snapshot(self, express: int) -> dict[str, Any]:
+        return {"express": express, "full": {r.value: n for r, n in self.full.items()}}

@@ -13,13 +13,13 @@ from aiohttp import ClientSession, ClientTimeout, CookieJar, hdrs, payload
 from aiohttp.client_exceptions import InvalidUrlClientError, NonHttpUrlClientError
 from aiohttp.client_reqrep import ClientRequest, ConnectionKey, RequestInfo, _merge_ssl_params
 from aiohttp.helpers import EMPTY_BODY_METHODS, sentinel
-from aiohttp.http import HttpVersion10, HttpVersion11, StreamWriter
+from aiohttp.http import HttpVersion10, HttpVersion11
 from multidict import CIMultiDict, CIMultiDictProxy, getversion
 from yarl import URL
 
+from ._core import request as _core_request
 from ._core.exchange import ExchangeSettings
 from ._core.head import field_lines, request_line
-from ._core.hosts import Host
 from .autopsy import translate
 from .connector import PooledConnector
 from .response import make_decoder
@@ -29,8 +29,8 @@ INLINE_BODY_MAX = 64 * 1024
 _INLINE_PAYLOADS = frozenset(
     {payload.BytesPayload, payload.StringPayload, payload.JsonPayload, payload.JsonBytesPayload}
 )
-# Plain requests kept ready, and hosts whose field lines are; emptied when full.
-_PREPARED_MAX = 4096
+# Plain requests of a method that are kept ready, and hosts whose field lines are; emptied when full.
+PREPARED_MAX = 4096
 _TEMPLATES_MAX = 4096
 # Options that leave the head alone.
 PLAIN_OPTIONS = frozenset({"allow_redirects", "max_redirects", "raise_for_status", "timeout"})
@@ -46,33 +46,19 @@ _PREPARE_HEADERS = ClientSession._prepare_headers
 PLAIN_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "DELETE", "PUT", "POST", "PATCH"})
 
 
-class Prepared:
+class Prepared(_core_request.Prepared):
     """One request as the core takes it."""
 
-    __slots__ = (
-        "_headers", "data", "has_upload", "host", "is_unclean", "key", "method", "real_url", "req",
-        "skip_body", "writer",
-    )  # fmt: skip
+    __slots__ = ("_headers",)
 
     def __init__(self, method: str, real_url: URL, key: Any, data: bytes) -> None:
-        self.method = method
-        self.real_url = real_url
-        self.key = key
-        # The pool's Host of the key, from the first sending on.
-        self.host: Host | None = None
-        self.data = data
-        self.skip_body = method in EMPTY_BODY_METHODS
-        self.req: ClientRequest | None = None
-        self.has_upload = False
-        # The server cannot find the end of what is sent: the connection must not be reused.
-        self.is_unclean = False
-        self.writer: StreamWriter | None = None
+        super().__init__(method, real_url, key, data, method in EMPTY_BODY_METHODS)
         self._headers: CIMultiDict[str] | None = None
 
     def info(self) -> RequestInfo:
         """Make aiohttp's RequestInfo, as `ClientRequest.request_info` does."""
         if self.req is not None:
-            return self.req.request_info
+            return self.req.request_info  # type: ignore[no-any-return]
         assert self._headers is not None
         url = self.real_url
         return RequestInfo(
@@ -118,22 +104,13 @@ class Prepared:
         return self.req or ClientRequest(self.method, self.real_url, loop=session._loop, session=session)
 
 
-class SessionState:
-    """What the express lane keeps of a session."""
-
-    def __init__(self, session: ClientSession) -> None:
-        self.plain = PlainRequests()
-        self.settings = new_settings(session, {})
-
-
 class PlainRequests:
-    """The plain requests of one session, kept ready by method and URL."""
+    """The heads of one session's plain requests, made of field lines that are kept by host and method."""
 
     def __init__(self) -> None:
         self._is_usable = False
         # Of requests that are not plain, for shapes.py.
         self.shapes: dict[Any, Any] = {}
-        self._prepared: dict[tuple[str, Any], Prepared] = {}
         self._templates: dict[tuple[str, str], tuple[CIMultiDict[str], bytes]] = {}
         # What the heads were made of; compared at each request, since programs assign these.
         self._default_headers: Any = None
@@ -163,7 +140,7 @@ class PlainRequests:
     def find(
         self, session: ClientSession, method: str, str_or_url: Any
     ) -> "Prepared | BaseCookie[str] | None":
-        """Return the request ready to send, its cookies when it is plain but for them, or else None.
+        """Make a request ready to send; return its cookies when it is plain but for them, or else None.
 
         Raises:
             InvalidUrlClientError: not a URL, or one without a host.
@@ -171,18 +148,17 @@ class PlainRequests:
         """
         if not self.is_usable(session):
             return None
-        prepared = self._prepared.get((method, str_or_url))
-        if prepared is None:
-            prepared = self._prepare(session, method, str_or_url)
-            if prepared is None:
-                return None
-        return filter_cookies(session, prepared.real_url) or prepared
+        prepared = self._prepare(session, method, str_or_url)
+        return prepared and (filter_cookies(session, prepared.real_url) or prepared)
 
-    def _reset(self, session: ClientSession) -> None:
+    def forget(self) -> None:
         """Forget everything: what the heads are made of has changed."""
-        self._prepared.clear()
         self._templates.clear()
         self.shapes.clear()
+        self._default_headers = None
+
+    def _reset(self, session: ClientSession) -> None:
+        self.forget()
         headers: Any = session._default_headers
         self._default_headers, self._headers_version = headers, getversion(headers)
         self._skip_auto_headers = session._skip_auto_headers
@@ -218,9 +194,6 @@ class PlainRequests:
         key = _connection_key(url)
         prepared = Prepared(method, url, key, request_line(method, url.raw_path_qs, 1) + lines)
         prepared._headers = headers
-        if len(self._prepared) >= _PREPARED_MAX:
-            self._prepared.clear()
-        self._prepared[method, str_or_url] = prepared
         return prepared
 
     def _template(
@@ -243,15 +216,20 @@ class PlainRequests:
         return template
 
 
+def has_usual_jar(session: ClientSession) -> bool:
+    """Whether the session's jar is aiohttp's, and nobody has patched it."""
+    jar: Any = session._cookie_jar
+    return (
+        type(jar) is CookieJar
+        and "filter_cookies" not in jar.__dict__
+        and CookieJar.filter_cookies is _FILTER_COOKIES
+    )
+
+
 def filter_cookies(session: ClientSession, url: URL) -> "BaseCookie[str] | None":
     """Ask the session's jar for the cookies of a request; an empty jar is not asked."""
     jar: Any = session._cookie_jar
-    if (
-        type(jar) is CookieJar
-        and not jar._cookies
-        and "filter_cookies" not in jar.__dict__
-        and CookieJar.filter_cookies is _FILTER_COOKIES
-    ):
+    if has_usual_jar(session) and not jar._cookies:
         return None
     cookies: BaseCookie[str] = jar.filter_cookies(url)
     return cookies or None
@@ -352,4 +330,9 @@ def timeout_of(session: ClientSession, options: Any) -> ClientTimeout:
     timeout = options.get("timeout", ...)
     if timeout is ... or timeout is sentinel:
         return session._timeout
+    return as_timeout(timeout)
+
+
+def as_timeout(timeout: Any) -> ClientTimeout:
+    """A ClientTimeout, also of a number of seconds for the whole request."""
     return timeout if isinstance(timeout, ClientTimeout) else ClientTimeout(total=timeout)

@@ -6,47 +6,33 @@ exchange, as on the full lane, every method is aiohttp's own.
 """
 
 import asyncio
-import json
 import warnings
 import weakref
 from collections.abc import Callable
-from functools import lru_cache
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import aiohttp
 from aiohttp import hdrs
 from aiohttp.client_exceptions import ClientConnectionError
-from aiohttp.client_reqrep import ClientRequest, RequestInfo
+from aiohttp.client_reqrep import RequestInfo
 from aiohttp.connector import Connection
 from aiohttp.helpers import TimerNoop, set_exception
-from aiohttp.http import HttpVersion, HttpVersion10, HttpVersion11, StreamWriter
+from aiohttp.http import HttpVersion, HttpVersion10, HttpVersion11
 from aiohttp.http_parser import DeflateBuffer
 from aiohttp.streams import EmptyStreamReader, StreamReader
 from aiohttp.typedefs import JSONDecoder
 from multidict import CIMultiDict, CIMultiDictProxy, istr
 from yarl import URL
 
+from ._core import response as core
 from ._core.exchange import Exchange
+from ._core.response import Fact, FactKind
+from ._signatures import like
 from .observe.timings import ConnectionInfo, Timings
 from .stamps import StampedResponse
 from .upload import settle
 
 _T = TypeVar("_T")
-_JSON_TYPE = "application/json"
-# As they are in aiohttp's source: tests patch them.
-_JSON, _GET_ENCODING = aiohttp.ClientResponse.json, aiohttp.ClientResponse.get_encoding
-
-
-@lru_cache(256)
-def _json_codec(content_type: bytes) -> str | None:
-    """The encoding of a JSON body, where its Content-Type says the usual; None for aiohttp to find out."""
-    kind, _, parameters = content_type.lower().partition(b";")
-    if kind.strip() != b"application/json":
-        return None
-    if not parameters.strip():
-        return "utf-8"  # RFC 8259 section 8.1
-    return "utf-8" if parameters.strip() == b"charset=utf-8" else None
 
 
 def _nobody(_: object) -> None:
@@ -94,22 +80,6 @@ def make_decoder(exchange: Exchange) -> DeflateBuffer | None:
 def _new_stream(exchange: Exchange, limit: int) -> StreamReader:
     loop = asyncio.get_event_loop()
     return StreamReader(exchange, limit, loop=loop)  # type: ignore[arg-type]
-
-
-class Sent(Protocol):
-    """What a response wants to know of its request."""
-
-    @property
-    def method(self) -> str: ...
-    @property
-    def real_url(self) -> URL: ...
-    @property
-    def writer(self) -> StreamWriter | None: ...
-    @property
-    def output_size(self) -> int: ...
-    @property
-    def req(self) -> ClientRequest | None: ...
-    def info(self) -> RequestInfo: ...
 
 
 class _lazy(Generic[_T]):
@@ -200,52 +170,30 @@ class ClientResponse(StampedResponse):
 
     _exchange: Exchange | None = None
     _upload: "asyncio.Task[None] | None" = None
-    _prepared: Sent
     _acquisition: Any = None  # of observe.leaks, while leaks are tracked
     _timer = _NOOP_TIMER
     _traces: list[Any] = []  # noqa: RUF012 - replaced, never appended to
 
-    @classmethod
-    def adopt(
-        cls,
-        exchange: Exchange,
-        session: aiohttp.ClientSession,
-        prepared: "Sent",
-        upload: "asyncio.Task[None] | None" = None,
-    ) -> "ClientResponse":
-        """Make the response of an exchange whose head has come.
+    status = Fact(FactKind.STATUS)
+    method = Fact(FactKind.METHOD)
+    _real_url = Fact(FactKind.REAL_URL)
+    _loop = Fact(FactKind.LOOP)
+    _resolve_charset = Fact(FactKind.RESOLVE_CHARSET)
+    # Whether a response of the express lane sets cookies; its headers need not be made for that.
+    has_cookies = Fact(FactKind.HAS_COOKIES)
 
-        Args:
-            exchange: the exchange.
-            session: the session that asked.
-            prepared: the request that was sent.
-            upload: the task that still sends the request body, or None.
-        """
-        resp = object.__new__(cls)  # not through the __new__ that install() puts there
-        head = exchange.head
-        assert head is not None
-        resp._exchange = exchange
-        resp.method = prepared.method
-        resp._real_url = prepared.real_url
-        resp._prepared = prepared
-        resp.status = head.status
-        resp._loop = session._loop
-        resp._resolve_charset = session._resolve_charset
-        resp._closed = False
-        if upload is not None:
-            resp._upload = upload
-            # What aiohttp's `upload_complete` and `output_size` look at while the upload runs.
-            resp._stream_writer = prepared.writer
-            resp._writer = upload
-        if (req := prepared.req) is not None and req._traces:
-            resp._traces = req._traces
-        return resp
+    read = like(aiohttp.ClientResponse.read)(core.read)
+    json = like(aiohttp.ClientResponse.json)(core.json)
+    __aexit__ = like(aiohttp.ClientResponse.__aexit__)(core.leave)  # type: ignore[assignment]
+    __del__ = core.collect  # type: ignore[assignment]
 
-    @property
-    def has_cookies(self) -> bool:
-        """Whether a response of the express lane sets cookies; its headers need not be made for that."""
-        exchange = self._exchange
-        return exchange is not None and exchange.head is not None and exchange.head.has_cookies
+    def _adopt_upload(self, upload: "asyncio.Task[None]") -> None:
+        """Name the task that still sends the request body."""
+        self._upload = upload
+        # What aiohttp's `upload_complete` and `output_size` look at while the upload runs.
+        assert self._exchange is not None
+        self._stream_writer = self._exchange.prepared.writer
+        self._writer = upload
 
     # Made on first use
 
@@ -262,7 +210,7 @@ class ClientResponse(StampedResponse):
 
     @_lazy
     def _url(self, exchange: Exchange) -> URL:
-        url = self._real_url
+        url: URL = self._real_url
         return url.with_fragment(None) if url.raw_fragment else url
 
     if TYPE_CHECKING:
@@ -275,11 +223,13 @@ class ClientResponse(StampedResponse):
 
     @_lazy
     def _request_info(self, exchange: Exchange) -> RequestInfo:
-        return self._prepared.info()
+        info: RequestInfo = exchange.prepared.info()
+        return info
 
     @_lazy
     def _output_size(self, exchange: Exchange) -> int:
-        return self._prepared.output_size
+        size: int = exchange.prepared.output_size
+        return size
 
     @_lazy
     def _raw_headers(self, exchange: Exchange) -> tuple[tuple[bytes, bytes], ...]:
@@ -303,11 +253,11 @@ class ClientResponse(StampedResponse):
     @_lazy
     def content(self, exchange: Exchange) -> StreamReader:
         """The body as a stream; from here on it goes through aiohttp's StreamReader."""
-        head = exchange.head
-        assert head is not None
+        assert exchange.head is not None
+        exchange.is_plain = False
         if exchange.sink is not None:
             return exchange.sink.out  # type: ignore[no-any-return]
-        if head.no_body:
+        if exchange.head.no_body:
             # One of its own: aiohttp's shared EMPTY_PAYLOAD remembers what others read of it.
             return EmptyStreamReader()
         stream = _new_stream(exchange, exchange.settings.high_water // 2)
@@ -424,13 +374,14 @@ class ClientResponse(StampedResponse):
             await settle(self._upload)
         self._end()
 
-    def __del__(self, _warnings: Any = warnings) -> None:
+    def _collect(self, _warnings: Any = warnings) -> None:
+        """Clean up what nobody has let go of; for the finalizer."""
         exchange = self._exchange
         if exchange is None:
             if self._acquisition is not None and not self._closed and self._connection is not None:
                 self._acquisition.collected(self)
             super().__del__(_warnings)
-        elif not self._closed and not exchange.is_complete and not self._loop.is_closed():
+        elif not self._loop.is_closed():
             if self._acquisition is not None:
                 self._acquisition.collected(self)
             exchange.abandon()
@@ -440,14 +391,14 @@ class ClientResponse(StampedResponse):
 
     # The body
 
-    async def read(self) -> bytes:
-        """Read response payload."""
+    async def _read(self) -> bytes:
+        """`read()` where the body is not at hand, or somebody is to be told of it."""
         exchange = self._exchange
         if exchange is None:
             return await super().read()
         if self._body is None:
             try:
-                self._body = await self._whole_body(exchange)
+                self._body = await self._wait_body(exchange)
                 for trace in self._traces:
                     await trace.send_response_chunk_received(self.method, self.url, self._body)
             except BaseException:
@@ -460,40 +411,11 @@ class ClientResponse(StampedResponse):
             await settle(self._upload)
         return self._body
 
-    async def json(
-        self,
-        *,
-        encoding: str | None = None,
-        loads: JSONDecoder = json.loads,
-        content_type: str | None = _JSON_TYPE,
-    ) -> Any:
-        """Read and decode JSON response."""
-        codec = None
-        if self._exchange is not None and encoding is None and content_type == _JSON_TYPE:
-            codec = self._usual_json_codec(self._exchange)
-        if codec is None:
-            return await super().json(encoding=encoding, loads=loads, content_type=content_type)
-        body = self._body
-        if body is None:
-            body = await self.read()
-        stripped = body.strip()
-        return loads(stripped.decode(codec)) if stripped else None
+    async def _json(self, *, encoding: str | None, loads: JSONDecoder, content_type: str | None) -> Any:
+        """`json()` where it is not the usual."""
+        return await super().json(encoding=encoding, loads=loads, content_type=content_type)
 
-    def _usual_json_codec(self, exchange: Exchange) -> str | None:
-        """The encoding of a JSON body, where nothing but its Content-Type has a say in it."""
-        head = exchange.head
-        if (
-            head is None
-            or head.content_type is None
-            or "_headers" in self.__dict__  # somebody may have changed them
-            or type(self) is not ClientResponse
-            or aiohttp.ClientResponse.json is not _JSON
-            or aiohttp.ClientResponse.get_encoding is not _GET_ENCODING
-        ):
-            return None
-        return _json_codec(head.content_type)
-
-    async def _whole_body(self, exchange: Exchange) -> bytes:
+    async def _wait_body(self, exchange: Exchange) -> bytes:
         if self._released:
             # aiohttp's stream knows that it was closed, or that it was empty anyway.
             return await self.content.read()
@@ -505,12 +427,8 @@ class ClientResponse(StampedResponse):
             body = await self.content.read()
         return body
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_val: BaseException | None,
-        exc_tb: TracebackType | None,
-    ) -> None:
+    async def _leave(self) -> None:
+        """`async with` ends, and there is more to do than to note it."""
         self._in_context = False
         if self._exchange is None:
             self.release()

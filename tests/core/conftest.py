@@ -4,7 +4,6 @@ Hypothesis runs the same examples every time; `WIRESPEED_LONG=1` runs many more,
 """
 
 import os
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -38,7 +37,7 @@ def _system_clock() -> Iterator[None]:
     from wirespeed._core import deadlines
 
     yield
-    deadlines.perf_counter = time.perf_counter  # type: ignore[attr-defined]
+    deadlines.use_clock()
 
 
 def pytest_report_header() -> str:

@@ -49,7 +49,7 @@ class FakeLoop:
         self._ready: list[FakeHandle] = []
         self._order = count()
         # Idle times are measured on the system's clock, which does not stop with the loop.
-        deadlines.perf_counter = self.time  # type: ignore[attr-defined]
+        deadlines.use_clock(self.time)
 
     # What the core and futures ask for
 

@@ -74,6 +74,7 @@ cdef class Connection(ReadGate):
     cdef readonly object transport          # None once it is lost
     cdef public object anchor               # what has to live as long as the transport, or None
     cdef object loop
+    cdef object _create_future              # loop.create_future, bound once
     cdef object _write                      # transport.write, bound once
     cdef readonly bint is_tls
     cdef bint is_reading_paused
@@ -98,6 +99,8 @@ cdef class Connection(ReadGate):
     cdef int _note_keep_alive(self, bytes field) except -1
 
     # Request out
+    cdef Exchange _send(self, bytes data, ExchangeSettings settings, bint skip_body, double total_at,
+                        double read_timeout, bint has_upload, bint is_unclean)
     cdef int _count_out(self, Py_ssize_t size) except -1
 
     # Response in

@@ -91,6 +91,7 @@ cdef class Connection(ReadGate):
         self.owner = owner
         self.host = host
         self.loop = loop
+        self._create_future = loop.create_future
         self.deadlines = deadlines
         self.keepalive_timeout = keepalive_timeout
         self.force_close = force_close
@@ -270,6 +271,10 @@ cdef class Connection(ReadGate):
             ConnectionResetError: the connection was lost after it was reserved; nothing was sent.
             RuntimeError: the connection is not reserved.
         """
+        return self._send(data, settings, skip_body, total_at, read_timeout, has_upload, is_unclean)
+
+    cdef Exchange _send(self, bytes data, ExchangeSettings settings, bint skip_body, double total_at,
+                        double read_timeout, bint has_upload, bint is_unclean):
         cdef Exchange exchange = Exchange.__new__(Exchange)
         if self.state == ConnectionState.CLOSED:
             raise ConnectionResetError("Cannot write to closing transport")
@@ -279,7 +284,7 @@ cdef class Connection(ReadGate):
         exchange.settings = settings
         exchange.loop = self.loop
         exchange.skip_body = skip_body
-        exchange.waiter = self.loop.create_future()
+        exchange.waiter = self._create_future()
         self.exchange = exchange
         self.requests += 1
         self._figures.counts.requests += 1

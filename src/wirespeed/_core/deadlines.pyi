@@ -2,6 +2,8 @@ import asyncio
 from collections.abc import Callable
 from typing import final
 
+def use_clock(clock: Callable[[], float] | None = None) -> None: ...
+
 class Deadline:
     @property
     def is_set(self) -> bool: ...

@@ -14,6 +14,38 @@ from libc.math cimport ceil
 
 from wirespeed._core.limits cimport NEVER, TICKS_PER_SECOND
 
+cdef extern from *:
+    """
+    #ifdef __linux__
+    #include <time.h>
+    /* What time.perf_counter() reads there. */
+    static inline double wirespeed_clock(void) {
+        struct timespec now;
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+    }
+    #else
+    static inline double wirespeed_clock(void) { return -1.0; }
+    #endif
+    """
+    double wirespeed_clock() noexcept nogil
+
+# What is called for the time; None for the system's clock, read without Python.
+cdef object _clock = None
+
+
+def use_clock(clock=None):
+    """Read another clock of ages and durations than the system's; for tests.
+
+    Args:
+        clock: called for seconds; None for what `time.perf_counter` reads.
+    """
+    global _clock
+    _clock = clock if clock is not None or wirespeed_clock() >= 0 else perf_counter
+
+
+use_clock()
+
 
 @cython.no_gc
 cdef class Deadline:
@@ -77,7 +109,7 @@ cdef class Deadlines:
 
     cdef double now(self) except -1:
         """The clock of ages and durations; the loop's has milliseconds, and stands still in a callback."""
-        return perf_counter()
+        return wirespeed_clock() if _clock is None else _clock()
 
     cdef int set(self, Deadline deadline, double when) except -1:
         """Call `deadline._on_deadline` at `when`, seconds of loop time, rounded up to a millisecond."""

@@ -74,6 +74,11 @@ cdef class Exchange(Deadline):
     cdef readonly bint skip_body            # the request was HEAD
     cdef readonly Py_ssize_t body_size      # bytes of body received, as on the wire
 
+    # Of the response, opaque here
+    cdef readonly object prepared
+    cdef object resolve_charset
+    cdef public bint is_plain               # no upload goes on, nobody traces the body, or streams it
+
     # Connection's side
     cdef ReadGate gate                      # None once the exchange is over
     cdef readonly ConnectionFacts facts     # of the connection, which may be gone
@@ -124,6 +129,9 @@ cdef class Exchange(Deadline):
     cdef int _push(self, list parts) except -1
     cdef int _push_held(self) except -1
     cdef int _push_eof(self) except -1
+    cpdef bytes take_body(self)
+    cpdef int abandon(self) except -1
+    cpdef int forget(self) except -1
     cdef int _fail_sink(self, object exc) except -1
     cdef object _translate(self, Failure failure, object exc, list raw)
 

@@ -82,6 +82,8 @@ class Exchange(Deadline):
     is_dialled: bool
     settings: ExchangeSettings
     sink: Any
+    is_plain: bool
+    prepared: Any
     upload: asyncio.Task[None] | None
     def attach(self, sink: Any) -> None: ...
     def take_body(self) -> bytes | None: ...

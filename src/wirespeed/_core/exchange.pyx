@@ -252,7 +252,7 @@ cdef class Exchange(Deadline):
         # Whoever waits for the whole body goes on with the stream.
         self._wake()
 
-    def take_body(self):
+    cpdef bytes take_body(self):
         """Return the whole body, or None while it is not complete or when a stream has it."""
         cdef list parts
         if self.sink is not None:
@@ -367,13 +367,14 @@ cdef class Exchange(Deadline):
         self.is_unclean = True
         self._fail(Failure.CONNECTION_LOST, None, None)
 
-    def abandon(self):
+    cpdef int abandon(self) except -1:
         """Let go of the response; its connection is closed unless the exchange is over."""
-        self._fail(Failure.LET_GO, None, None)
+        return self._fail(Failure.LET_GO, None, None)
 
-    def forget(self):
+    cpdef int forget(self) except -1:
         """Drop the error of an exchange that failed before its head: its traceback holds the exchange."""
         self.waiter = self.error = None
+        return 0
 
     # Deadlines
 

@@ -7,6 +7,7 @@ cdef class Watch:
     cdef readonly tuple classes
     cdef unsigned int _versions[WATCHED_MAX]  # each class's version tag; 0 where it has none
     cdef Py_ssize_t _count
+    cdef readonly long long generation        # how often a change was taken note of
 
     # Asking
 

@@ -63,6 +63,7 @@ cdef class Watch:
     cpdef int remember(self) except -1:
         """Take the classes as they are now for unchanged."""
         cdef Py_ssize_t i
+        self.generation += 1
         for i in range(self._count):
             # A lookup through the method cache gives a class its tag.
             getattr(self.classes[i], "__init__")

@@ -47,7 +47,12 @@ cdef class Pool(ConnectionOwner):
     cdef public object who                  # called in the stack of whoever asks; its result is conn.holder
     cdef public object on_closed            # called with each connection that was closed, or None
 
+    cpdef Host host(self, key)
+    cpdef double now(self) except -1
+
     # Acquire
+    cpdef Waiter wait(self, Host host, double connect_at=*, double total_at=*)
+    cpdef int cancel(self, Waiter waiter) except -1
     cpdef Connection take(self, Host host)
     cdef object _holder(self)
     cdef bint _has_room(self, Host host) noexcept

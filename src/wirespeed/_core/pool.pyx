@@ -80,19 +80,20 @@ cdef class Pool(ConnectionOwner):
             f"waiting={self.waiting} hosts={len(self.hosts)}{' closed' if self.is_closed else ''}>"
         )
 
-    def host(self, key):
+    cpdef Host host(self, key):
         """Return the Host of a connection key, new or known."""
         cdef Host host
         found = self.hosts.get(key)
-        if found is None:
-            host = self._remembered.pop(key, None)
-            if host is None:
-                host = Host.__new__(Host, key, self.figures)
-            host.is_evicted = False
-            found = self.hosts[key] = host
-        return found
+        if found is not None:
+            return <Host> found
+        host = self._remembered.pop(key, None)
+        if host is None:
+            host = Host.__new__(Host, key, self.figures)
+        host.is_evicted = False
+        self.hosts[key] = host
+        return host
 
-    def now(self):
+    cpdef double now(self) except -1:
         """The clock of ages."""
         return self.deadlines.now()
 
@@ -123,7 +124,7 @@ cdef class Pool(ConnectionOwner):
         self._count_dial(host)
         return True
 
-    def wait(self, Host host not None, double connect_at=0.0, double total_at=0.0):
+    cpdef Waiter wait(self, Host host, double connect_at=0.0, double total_at=0.0):
         """Queue for a slot.
 
         Args:
@@ -248,7 +249,7 @@ cdef class Pool(ConnectionOwner):
                 waiter.future.set_exception(exc)
         self.free(host)
 
-    def cancel(self, Waiter waiter not None):
+    cpdef int cancel(self, Waiter waiter) except -1:
         """Stop waiting; what was granted meanwhile goes to the next."""
         waiter._unlink()
         if waiter.future.done() and not waiter.future.cancelled():
@@ -267,7 +268,7 @@ cdef class Pool(ConnectionOwner):
             del waiter.host.waiters[waiter]
             self.waiting -= 1
             self._turns.purge(len(self.hosts))
-        self._evict_if_empty(waiter.host)
+        return self._evict_if_empty(waiter.host)
 
     def free(self, Host host not None):
         """Give back a slot whose connection could not be made."""

@@ -1,0 +1,64 @@
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from .coroutine import NativeCoroutine
+from .exchange import ExchangeSettings
+from .guard import Watch
+from .hosts import Host
+
+class Prepared:
+    method: str
+    real_url: Any
+    key: Any
+    host: Host | None
+    data: bytes
+    skip_body: bool
+    req: Any
+    writer: Any
+    has_upload: bool
+    is_unclean: bool
+    def __init__(self, method: str, real_url: Any, key: Any, data: bytes, skip_body: bool) -> None: ...
+
+class Lane:
+    express: int
+    settings: ExchangeSettings
+    def __init__(
+        self, watch: Watch, response_class: type, methods: Iterable[str], sentinel: object
+    ) -> None: ...
+    def renew(self, session: Any) -> bool: ...
+    def keep(self, prepared: Prepared, str_or_url: Any, most: int) -> None: ...
+
+class RequestCoroutine(NativeCoroutine):
+    lane: Any
+    session: Any
+    method: str
+    str_or_url: Any
+    options: dict[str, Any]
+    prepared: Any
+    connector: Any
+    total_at: float
+    connect_at: float
+    asked_at: float
+    timeout: Any
+    def __init__(
+        self, lane: Lane, session: Any, method: str, str_or_url: Any, options: dict[str, Any]
+    ) -> None: ...
+    async def __aenter__(self) -> Any: ...
+    async def __aexit__(self, kind: Any, exc: Any, traceback: Any) -> None: ...
+
+def serve(
+    base: type,
+    own_request: object,
+    watch: Watch,
+    is_patched: Callable[[], bool],
+    tracking: object,
+    known: Iterable[str],
+) -> None: ...
+def request(self: Any, method: str, url: Any, **kwargs: Any) -> RequestCoroutine: ...
+def get(self: Any, url: Any, *, allow_redirects: bool = True, **kwargs: Any) -> RequestCoroutine: ...
+def options(self: Any, url: Any, *, allow_redirects: bool = True, **kwargs: Any) -> RequestCoroutine: ...
+def head(self: Any, url: Any, *, allow_redirects: bool = False, **kwargs: Any) -> RequestCoroutine: ...
+def post(self: Any, url: Any, *, data: Any = None, **kwargs: Any) -> RequestCoroutine: ...
+def put(self: Any, url: Any, *, data: Any = None, **kwargs: Any) -> RequestCoroutine: ...
+def patch(self: Any, url: Any, *, data: Any = None, **kwargs: Any) -> RequestCoroutine: ...
+def delete(self: Any, url: Any, **kwargs: Any) -> RequestCoroutine: ...

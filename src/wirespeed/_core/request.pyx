@@ -1,0 +1,490 @@
+"""A request of the express lane, from the call to its response. Made by the session at each call.
+
+What most requests do is done here, without a frame of Python: look the head up, take a connection or
+queue for one, send, wait, hand out the response. Everything else goes on in Python, by a method of the
+session's `Lane` that a subclass has. It must not know aiohttp, nor decide about redirects, retries and
+errors.
+"""
+
+from types import MethodType
+
+cimport cython
+from cpython.dict cimport PyDict_GetItemWithError
+from cpython.object cimport PyObject
+from libc.math cimport ceil
+
+from multidict import getversion
+
+from wirespeed._core.hosts import TooManyWaiters
+
+from wirespeed._core.connection cimport ConnectionState
+from wirespeed._core.parser cimport ResponseHead
+from wirespeed._core.response cimport new_response
+
+# The attributes of a session that heads are made of, or that decide what may be done with a request.
+cdef tuple NAMES = (
+    "_default_headers", "_skip_auto_headers", "_default_auth", "_version", "_base_url",
+    "_trust_env", "_default_proxy", "_response_class", "_request_class", "_middlewares", "_trace_configs",
+    "_cookie_jar", "_timeout", "_raise_for_status", "_resolve_charset",
+)
+cdef dict NO_OPTIONS = {}
+cdef object _getversion = getversion
+
+cdef enum Stage:
+    AT_START = 0
+    QUEUED                              # for a slot of the pool
+    DIALLING                            # in Python
+    SENT
+    LEAVING                             # in Python, which returns what we return
+
+
+cdef class Prepared:
+    """One request as the core takes it.
+
+    Args:
+        method: upper-case.
+        real_url: the URL, fragment included; not used here.
+        key: the connection key.
+        data: the head; b"" while it is not made.
+        skip_body: the response has none whatever it says: the method is HEAD.
+    """
+
+    def __init__(self, str method, real_url, key, bytes data, bint skip_body):
+        self.method = method
+        self.real_url = real_url
+        self.key = key
+        self.data = data
+        self.skip_body = skip_body
+
+
+@cython.final
+cdef class Times:
+    cdef double coarse(self, double now, double seconds) noexcept:
+        """When `seconds` from now is, on a whole second from the threshold on, as aiohttp has it."""
+        cdef double when = now + seconds
+        return ceil(when) if seconds >= self.ceil_threshold else when
+
+
+cdef double _seconds(object value) except -1:
+    return value if value is not None and value > 0 else 0
+
+
+cdef class Lane:
+    """What the express lane keeps of one session. Subclassed in Python, where all it cannot do is done.
+
+    Args:
+        watch: of the classes that tools patch.
+        response_class: of the responses.
+        methods: those of which heads are kept.
+        sentinel: as a timeout, it stands for the session's.
+    """
+
+    def __init__(self, Watch watch not None, response_class, methods, sentinel):
+        self.sentinel = sentinel
+        self.watch = watch
+        self.response_class = response_class
+        self.plain = {method: {} for method in methods}
+
+    # What a session is made of
+
+    cdef bint is_current(self, object session) except -1:
+        """Whether nothing has changed of what the heads, and the choice of the lane, rest on."""
+        cdef dict own = session.__dict__
+        cdef Py_ssize_t i
+        cdef PyObject* value
+        if len(own) != self.count or self.generation != self.watch.generation:
+            return False
+        if not self.watch.is_unchanged():
+            return False
+        for i in range(len(NAMES)):
+            value = PyDict_GetItemWithError(own, NAMES[i])
+            if value is NULL or value is not <PyObject*> self.values[i]:
+                return False
+        value = PyDict_GetItemWithError(own, "_connector")
+        if value is NULL:
+            return False
+        connector = (<object> value).__dict__
+        return (
+            # The pool stands for the connector, which is not to live longer for us.
+            len(<dict> connector) == self.connector_count
+            and PyDict_GetItemWithError(<dict> connector, "pool") is <PyObject*> self.pool
+            and _getversion(self.default_headers) == self.headers_version
+            and (not self.is_usual_jar or len(<dict> self.cookie_jar.__dict__) == self.jar_count)
+        )
+
+    def renew(self, session):
+        """Look at the session anew, and forget what was made of it.
+
+        Returns:
+            Whether its requests are the express lane's, but for their options.
+        """
+        cdef dict own = session.__dict__
+        cdef dict kept
+        self.count = -1
+        for kept in self.plain.values():
+            kept.clear()
+        self._forget()
+        self.is_express = self.is_plain = False
+        self.values = [own.get(name) for name in NAMES]
+        self.pool = None
+        connector = session._connector
+        if connector is None or self._is_full(session):
+            return False
+        self.default_headers = session._default_headers
+        self.headers_version = _getversion(self.default_headers)
+        self.connector_count = len(connector.__dict__)
+        self.pool = connector.pool
+        self.cookie_jar = session._cookie_jar
+        self.resolve_charset = session._resolve_charset
+        self.raise_for_status = session._raise_for_status
+        self.trace_configs = session._trace_configs
+        self.times = self.other_times = self._new_times(session._timeout)
+        self.is_plain, self.is_usual_jar = self._is_plain(session)
+        self.jar_count = len(session._cookie_jar.__dict__) if self.is_usual_jar else 0
+        self.generation = self.watch.generation
+        self.is_express = True
+        self.count = len(own)
+        return True
+
+    def _new_times(self, given):
+        cdef Times times = Times.__new__(Times)
+        timeout = self._timeout_of(given)
+        times.given = given
+        times.timeout = timeout
+        times.total = _seconds(timeout.total)
+        times.connect = _seconds(timeout.connect)
+        times.sock_read = timeout.sock_read or 0
+        times.ceil_threshold = timeout.ceil_threshold
+        return times
+
+    cdef Times times_of(self, object timeout):
+        """The times of a request that gives its own."""
+        if timeout is self.times.given:
+            return self.times
+        if timeout is not self.other_times.given:
+            self.other_times = self._new_times(timeout)
+        return self.other_times
+
+    def keep(self, Prepared prepared not None, str_or_url, Py_ssize_t most):
+        """Keep a plain request ready, by what the user said; at most so many of its method."""
+        cdef dict kept = self.plain[prepared.method]
+        if len(kept) >= most:
+            kept.clear()
+        kept[str_or_url] = prepared
+
+
+cdef class RequestCoroutine(NativeCoroutine):
+    """What a session's request methods return: to be awaited, or entered by `async with`.
+
+    Args:
+        lane: of the session.
+        session: the session.
+        method: the method, in any case.
+        str_or_url: as in aiohttp.
+        options: the keyword arguments.
+    """
+
+    def __init__(self, Lane lane not None, session, method, str_or_url, dict options not None):
+        self.lane = lane
+        self.session = session
+        self.method = method
+        self.str_or_url = str_or_url
+        self.options = options
+
+    # Steps
+
+    cdef object _begin(self):
+        cdef Lane lane = self.lane
+        cdef Prepared prepared
+        cdef Host host
+        cdef Connection conn
+        if not lane.is_current(self.session) and not lane.renew(self.session):
+            return self._slowly()
+        if not lane.is_plain or lane.trace_configs or lane.pool.is_closed:
+            return self._slowly()
+        lane.express += 1
+        prepared = self._find()
+        if prepared is None:
+            lane.express -= 1
+            return self._slowly()
+        self.prepared = prepared
+        self.connector = self.session._connector
+        self.pool = lane.pool
+        if self.times.total > 0:
+            self.total_at = self.times.coarse(self.pool.deadlines.time(), self.times.total)
+        host = prepared.host
+        if host is None or host.is_evicted:
+            host = prepared.host = self.pool.host(prepared.key)
+        conn = self.pool.take(host)
+        if conn is None:
+            return self._acquire(host)
+        return self._send(conn)
+
+    cdef object _slowly(self):
+        """Let Python do all of it."""
+        self.stage = Stage.LEAVING
+        return self.delegate(self.lane._perform(self.session, self.method, self.str_or_url, self.options))
+
+    cdef Prepared _find(self):
+        """The request ready to send; None when it is one for Python."""
+        cdef Lane lane = self.lane
+        cdef bint is_plain = True
+        cdef dict kept
+        self.times = lane.times
+        self.raise_for_status = lane.raise_for_status
+        self.follows = True
+        for name, value in self.options.items():
+            if name == "allow_redirects":
+                self.follows = value
+            elif name == "timeout":
+                if value is not lane.sentinel and value is not ...:
+                    self.times = lane.times_of(value)
+            elif name == "raise_for_status":
+                if value is not None:
+                    self.raise_for_status = value
+            elif name == "params" or name == "headers" or name == "json" or name == "data":
+                is_plain = False
+            elif name != "max_redirects":
+                return None
+        if is_plain and lane.is_usual_jar and not lane.cookie_jar._cookies:
+            found = lane.plain.get(self.method)
+            if found is not None:
+                kept = found
+                found = kept.get(self.str_or_url)
+                if found is not None:
+                    return <Prepared> found
+        found = lane._find(self.session, self.method, self.str_or_url, self.options)
+        if isinstance(found, Prepared):
+            return <Prepared> found
+        self.options = found
+        return None
+
+    cdef object _acquire(self, Host host):
+        """Queue for a slot of the pool; with one, Python dials."""
+        cdef Pool pool = self.pool
+        self.asked_at = pool.now()
+        if not pool.is_closed and not pool._has_room(host):
+            if self.times.connect > 0:
+                self.connect_at = self.times.coarse(pool.deadlines.time(), self.times.connect)
+            try:
+                self.waiter = pool.wait(host, self.connect_at, self.total_at)
+            except TooManyWaiters as exc:
+                return self._recover(exc)
+            self.stage = Stage.QUEUED
+            return self.wait(self.waiter.future)
+        self.stage = Stage.DIALLING
+        return self.delegate(self.lane._dial(self, False))
+
+    cdef object _send(self, Connection conn):
+        cdef Prepared prepared = self.prepared
+        cdef Exchange exchange
+        try:
+            exchange = self.exchange = conn._send(
+                prepared.data, self.lane.settings, prepared.skip_body, self.total_at, self.times.sock_read,
+                False, prepared.is_unclean,
+            )
+        except BaseException as exc:
+            conn.close()
+            if isinstance(exc, ConnectionResetError):
+                return self._recover(exc)
+            raise
+        if self.connector.observers:
+            exchange.on_end = self.lane._observe(self)
+        self.stage = Stage.SENT
+        if exchange.head is not None or exchange.error is not None:
+            # Answered on the spot, by a mock.
+            return self._on_done()
+        return self.wait(exchange.waiter)
+
+    cdef object _on_done(self):
+        cdef Waiter waiter = self.waiter
+        if self.stage == Stage.SENT:
+            if self.exchange.head is None:
+                return self._recover(self.exchange.waiter.exception())
+            return self._answer()
+        self.waiter = None
+        conn = waiter.future.result()
+        if conn is not None and (<Connection> conn).state == ConnectionState.RESERVED:
+            return self._send(<Connection> conn)
+        self.stage = Stage.DIALLING
+        # Without a connection the slot is ours to dial on. One that was lost meanwhile took its slot along.
+        return self.delegate(self.lane._dial(self, conn is None))
+
+    cdef object _on_inner_done(self, object result):
+        if self.stage == Stage.DIALLING:
+            return self._send(<Connection?> result)
+        return self._finish(result)
+
+    cdef object _on_inner_failed(self, object exc):
+        if self.stage == Stage.DIALLING and isinstance(exc, Exception):
+            return self._recover(exc)
+        raise exc
+
+    cdef object _on_thrown(self, object exc):
+        """What we wait for has failed, or the task was cancelled."""
+        cdef Waiter waiter = self.waiter
+        if waiter is not None:
+            self.waiter = None
+            self.pool.cancel(waiter)
+        if isinstance(exc, Exception):
+            return self._recover(exc)
+        if waiter is not None:
+            self.lane._unsent(self, exc)
+        else:
+            self.exchange.abandon()
+            self.exchange.forget()
+        raise exc
+
+    cdef object _answer(self):
+        """The head has come."""
+        cdef Lane lane = self.lane
+        cdef Exchange exchange = self.exchange
+        cdef ResponseHead head = exchange.head
+        cdef int status = head.status
+        resp = new_response(lane.response_class, exchange, self.prepared, lane.resolve_charset, True)
+        self.exchange = None
+        if (
+            head.has_cookies or (300 <= status < 400 and self.follows)
+            or (self.raise_for_status is not False and (status >= 400 or self.raise_for_status is not True))
+        ):
+            self.stage = Stage.LEAVING
+            return self.delegate(lane._look_at(self, resp))
+        return self._finish(resp)
+
+    cdef object _recover(self, object exc):
+        """Let Python find out what the caller gets: an error, or the response to a second try."""
+        cdef Exchange exchange = self.exchange
+        self.stage = Stage.LEAVING
+        if exchange is not None:
+            exchange.abandon()
+            exchange.forget()
+            self.exchange = None
+        return self.delegate(self.lane._recover(self, exc))
+
+    cdef object _finish(self, object resp):
+        if self.enters:
+            if type(resp) is self.lane.response_class:
+                resp._in_context = True
+                self.resp = resp
+            elif self.resp is None:
+                self.resp = resp
+                return self.delegate(resp.__aenter__())
+        return resp
+
+    cdef int _end(self) except -1:
+        NativeCoroutine._end(self)
+        self.prepared = None
+        self.exchange = None
+        self.waiter = None
+        return 0
+
+    @property
+    def timeout(self):
+        """The ClientTimeout of the request."""
+        return self.times.timeout
+
+    # async with
+
+    def __aenter__(self):
+        self.enters = True
+        return self
+
+    def __aexit__(self, kind, exc, traceback):
+        return self.resp.__aexit__(kind, exc, traceback)
+
+    cdef str _name(self):
+        return "ClientSession._request"
+
+
+# The methods of a session. Functions, which the session's class makes methods of.
+
+cdef object _base = None                # aiohttp's session
+cdef object _own_request = None         # our `_request`, and what it looks at
+cdef Watch _watch = None
+cdef object _tracking = None
+cdef object _known = None
+cdef object _is_patched = None
+
+
+def serve(base, own_request, Watch watch not None, is_patched, tracking, known):
+    """Name what the methods below go around when they can.
+
+    Args:
+        base: aiohttp's session class, whose methods are called when they cannot.
+        own_request: the function `_request` of our session class.
+        watch: of the classes that tools patch.
+        is_patched: called when one of them was changed; whether that matters.
+        tracking: the module whose `sessions` is None while no leaks are tracked.
+        known: the options that the express lane knows.
+    """
+    global _base, _own_request, _watch, _is_patched, _tracking, _known
+    _base, _own_request, _watch, _is_patched = base, own_request, watch, is_patched
+    _tracking, _known = tracking, known
+
+
+cdef RequestCoroutine _ask(object session, object method, object url, dict options):
+    """Make the request, unless somebody overrides or patches what it would go through."""
+    cdef RequestCoroutine asked
+    request = session._request
+    if (
+        type(request) is not MethodType or request.__func__ is not _own_request
+        or _tracking.sessions is not None or (not _watch.is_unchanged() and _is_patched())
+    ):
+        return None
+    lane = session._lane
+    if lane is None:
+        return None
+    for name in options:
+        if name not in _known:
+            # aiohttp raises at the call for some.
+            return None
+    asked = RequestCoroutine.__new__(RequestCoroutine)
+    asked.lane = lane
+    asked.session = session
+    asked.method = method
+    asked.str_or_url = url
+    asked.options = options
+    return asked
+
+
+def request(self, method, url, **kwargs):
+    return _ask(self, method, url, kwargs) or _base.request(self, method, url, **kwargs)
+
+
+def get(self, url, *, allow_redirects=True, **kwargs):
+    if allow_redirects is not True:
+        kwargs["allow_redirects"] = allow_redirects
+    return _ask(self, "GET", url, kwargs) or _base.get(self, url, **kwargs)
+
+
+def options(self, url, *, allow_redirects=True, **kwargs):
+    if allow_redirects is not True:
+        kwargs["allow_redirects"] = allow_redirects
+    return _ask(self, "OPTIONS", url, kwargs) or _base.options(self, url, **kwargs)
+
+
+def head(self, url, *, allow_redirects=False, **kwargs):
+    kwargs["allow_redirects"] = allow_redirects
+    return _ask(self, "HEAD", url, kwargs) or _base.head(self, url, **kwargs)
+
+
+def post(self, url, *, data=None, **kwargs):
+    if data is not None:
+        kwargs["data"] = data
+    return _ask(self, "POST", url, kwargs) or _base.post(self, url, **kwargs)
+
+
+def put(self, url, *, data=None, **kwargs):
+    if data is not None:
+        kwargs["data"] = data
+    return _ask(self, "PUT", url, kwargs) or _base.put(self, url, **kwargs)
+
+
+def patch(self, url, *, data=None, **kwargs):
+    if data is not None:
+        kwargs["data"] = data
+    return _ask(self, "PATCH", url, kwargs) or _base.patch(self, url, **kwargs)
+
+
+def delete(self, url, **kwargs):
+    return _ask(self, "DELETE", url, kwargs) or _base.delete(self, url, **kwargs)

@@ -1,0 +1,39 @@
+import asyncio
+import enum
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from .coroutine import NativeCoroutine
+from .exchange import Exchange
+from .guard import Watch
+
+_Response = TypeVar("_Response")
+
+def watch(cls: type[Any], unchanged: Watch) -> None: ...
+def adopt(
+    cls: type[_Response],
+    exchange: Exchange,
+    session: Any,
+    prepared: Any,
+    upload: asyncio.Task[None] | None = None,
+    traces: Sequence[Any] = (),
+) -> _Response: ...
+
+class FactKind(enum.IntEnum):
+    STATUS = 0
+    METHOD = 1
+    REAL_URL = 2
+    LOOP = 3
+    RESOLVE_CHARSET = 4
+    HAS_COOKIES = 5
+
+class Fact:
+    def __init__(self, kind: FactKind) -> None: ...
+    def __get__(self, resp: Any, owner: type) -> Any: ...
+
+def read(self: Any) -> NativeCoroutine: ...
+def json(
+    self: Any, *, encoding: Any = None, loads: Any = ..., content_type: Any = ...
+) -> NativeCoroutine: ...
+def leave(self: Any, kind: Any, exc: Any, traceback: Any) -> Any: ...
+def collect(self: Any) -> None: ...
