@@ -129,7 +129,6 @@ def test_json_of_something_else_is_refused(document: str) -> None:
         (1, '{"error": "WrongAnswer: got 0,\\n x"}\n', "Traceback", "WrongAnswer: got 0, x"),
         (2, "", "usage: x\nx: error: no client\n", "exit code 2: x: error: no client"),
         (-11, "", "", "ended by SIGSEGV"),
-        (-11, '{"cpu_us_per_request": 1.0}', "", "ended by SIGSEGV"),
         (0, "not JSON", "", "exit code 0"),
         (0, "", "", "exit code 0"),
         (3, "", "x" * 1000, "exit code 3: xxx"),
@@ -144,6 +143,14 @@ def test_process_without_figures_says_why(code: int, stdout: str, stderr: str, r
 
 def test_record_is_the_last_line() -> None:
     assert rounds.read_record(0, 'a peer says hello\n{"requests": 1}\n', "") == {"requests": 1}
+
+
+def test_crash_after_the_record_is_told_with_the_figures() -> None:
+    found = rounds.read_record(-11, '{"requests": 1}\n', "finalizing\n")
+    assert found == {"requests": 1, "ending": "ended by SIGSEGV: finalizing"}
+    row = summarise(JSON64, 100, {"aiohttp": Outcome([{**record(80), **found}])})
+    assert row.clients[0].cpu_us_per_request == 80
+    assert "json64: aiohttp had its figures, and then: ended by SIGSEGV: finalizing." in notes(results(row))
 
 
 class Watcher:

@@ -37,8 +37,8 @@ _AXIS: Final = 34
 _NOTE_STEP: Final = 15
 _NOTE_LENGTH: Final = 165
 """Characters in a line of the footnotes."""
-_VALUE_LENGTH: Final = 48
-"""Of figures beside a bar: what stands so near to its end is moved behind."""
+_LETTER: Final = 6.5
+"""Roughly the width of a bold letter in figures."""
 _MOST_TICKS: Final = 10
 
 _STYLE: Final = """
@@ -200,6 +200,7 @@ def _draw_panel(row: Row, scale: _Scale, left: float, top: float) -> list[str]:
         y = top + _PANEL_HEAD + _BAR_STEP * number
         kind = {SUBJECT: "ours", _FLOOR: _FLOOR}.get(cell.name, "theirs")
         weight = " subject" if cell.name == SUBJECT else ""
+        value = _value(row, cell, scale)
         length = 0.0 if cell.ratio is None else scale.length(cell.ratio)
         parts.append(_text(start - 6, y + 9, cell.title, f"name{weight}"))
         if length:
@@ -207,8 +208,9 @@ def _draw_panel(row: Row, scale: _Scale, left: float, top: float) -> list[str]:
         if cell.name == SUBJECT and row.goal is not None:
             goal = scale.length(row.goal)
             parts.append(_line(start + goal, y - 2, y + _BAR + 2, "goal"))
-            length = goal if length < goal < length + _VALUE_LENGTH else length
-        parts.append(_text(start + length + 5, y + 9, _value(row, cell, scale), f"value{weight}"))
+            # Figures that would lie on the mark stand behind it.
+            length = goal if length < goal < length + 8 + _LETTER * len(value) else length
+        parts.append(_text(start + length + 5, y + 9, value, f"value{weight}"))
     return parts
 
 

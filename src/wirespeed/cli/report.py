@@ -137,6 +137,8 @@ def _troubles(results: Results) -> Iterator[str]:
         for cell in row.clients:
             if cell.failed is not None:
                 yield f"{row.name}: {cell.title} failed: {cell.failed}."
+            for ending in dict.fromkeys(record["ending"] for record in cell.rounds if "ending" in record):
+                yield f"{row.name}: {cell.title} had its figures, and then: {ending}."
     rows_of: dict[tuple[str, str], list[str]] = {}
     for row in results.workloads:
         for cell in row.clients:

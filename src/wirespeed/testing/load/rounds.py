@@ -184,6 +184,10 @@ def read_record(code: int, stdout: str, stderr: str) -> dict[str, Any]:
         stdout: its record is the last line.
         stderr: its last line is the reason where there is no record.
 
+    Returns:
+        The record; with a field `ending` where the process went wrong afterwards, as some that have
+        threads of their own do when the interpreter ends.
+
     Raises:
         Failed: it ended without figures; the message says why.
     """
@@ -194,10 +198,10 @@ def read_record(code: int, stdout: str, stderr: str) -> dict[str, Any]:
         record = None
     if isinstance(record, dict) and "error" in record:
         raise Failed(_short(record["error"]))
-    if code != 0 or not isinstance(record, dict):
-        said = stderr.strip().splitlines()
-        raise Failed(_short(": ".join((_ending(code), *said[-1:]))))
-    return record
+    ending = _short(": ".join((_ending(code), *stderr.strip().splitlines()[-1:])))
+    if not isinstance(record, dict):
+        raise Failed(ending)
+    return record if code == 0 else {**record, "ending": ending}
 
 
 def _ending(code: int) -> str:
