@@ -6,35 +6,30 @@ process on another core; this process is pinned to the last one.
 """
 
 import contextlib
-import importlib.metadata
-import json
+import dataclasses
 import os
-import platform
-import statistics
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 from nginx_server import find_nginx, nginx_version, run_nginx
+from rich.console import Console
 
-import wirespeed
+from wirespeed.cli.report import QUICK, environment, tables
 from wirespeed.testing.certificates import Certificates, make_certificates
-from wirespeed.testing.load.clients import BASE, CLIENTS, ClientSpec, Target
+from wirespeed.testing.load.clients import CLIENTS, ClientSpec, Target
 from wirespeed.testing.load.measure import LoadRun, Sample
+from wirespeed.testing.load.results import Outcome, Results, collect, summarise
+from wirespeed.testing.load.rounds import obstacle, requests_of
 from wirespeed.testing.load.workloads import WORKLOADS, Workload
-from wirespeed.testing.machine import cpu_model, pin, raise_file_limit, split_cores, usable_cores
+from wirespeed.testing.machine import pin, raise_file_limit, split_cores, usable_cores
 from wirespeed.testing.process import ServerProcess
 
-QUICK_DIVISOR = 50
-"""How many times fewer requests `--quick` sends."""
-QUICK_COST = 10_000
-"""A client's relative cost times the requests in flight that `--quick` still has time for."""
 CASE_TIMEOUT = 900
 """Seconds for one case, all rounds included."""
-PACKAGES = ("aiohttp", "httptools", "uvloop", "aiofastnet", "httpx", "pyreqwest")
+WIDTH = 240
+"""Columns of the summary: every client fits."""
 
 
 @dataclass(frozen=True)
@@ -46,21 +41,20 @@ class Case:
 
     def obstacle(self, quick: bool) -> str | None:
         """Tell why it cannot run here, or None."""
-        reason = self.client.missing() or self.client.declines(self.workload)
-        if reason is None and quick and self.client.relative_cost * self.workload.concurrency > QUICK_COST:
-            return "too slow for --quick"
-        return reason
+        if self.workload.is_long:
+            return "it takes minutes; see wirespeed bench"
+        return obstacle(self.client, self.workload, quick=quick)
 
 
 @dataclass
-class Results:
+class Gathered:
     """What the run gathered for its summary."""
 
-    cells: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    outcomes: dict[str, dict[str, Outcome]] = field(default_factory=dict)
     skipped: dict[str, list[str]] = field(default_factory=dict)
 
 
-RESULTS = pytest.StashKey[Results]()
+GATHERED = pytest.StashKey[Gathered]()
 CORES = pytest.StashKey[tuple[int | None, int | None]]()
 
 
@@ -72,7 +66,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[RESULTS] = Results()
+    config.stash[GATHERED] = Gathered()
     # Before this process is pinned: afterwards it sees one core, which the server would share.
     config.stash[CORES] = split_cores()
     if config.getoption("--server") == "nginx" and find_nginx() is None:
@@ -98,7 +92,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             kept.append(item)
         else:
             reason = f"{case.client.title}: {obstacle}"
-            config.stash[RESULTS].skipped.setdefault(reason, []).append(case.workload.name)
+            config.stash[GATHERED].skipped.setdefault(reason, []).append(case.workload.name)
             dropped.append(item)
     if dropped:
         config.hook.pytest_deselected(items=dropped)
@@ -164,61 +158,47 @@ def run_case(
 ) -> Callable[[Case], None]:
     """Return a function that warms a client up, measures its rounds and records what they cost."""
     quick = request.config.getoption("--quick")
-    rounds = 1 if quick else request.config.getoption("--rounds")
-    results = request.config.stash[RESULTS]
+    rounds = _rounds(request.config)
+    outcomes = request.config.stash[GATHERED].outcomes
 
     def run(case: Case) -> None:
-        workload, target = case.workload, target_of(case.workload)
-        requests = workload.requests // case.client.relative_cost // (QUICK_DIVISOR if quick else 1)
-        requests = max(requests, workload.concurrency)
+        workload = case.workload
+        requests = requests_of(workload, case.client, quick=quick)
         samples: list[Sample] = []
         benchmark.group = workload.title
-        with LoadRun(case.client, target) as load:
+        with LoadRun(case.client, target_of(workload)) as load:
             load.run(max(requests // 10, workload.concurrency))
             benchmark.pedantic(lambda: samples.append(load.run(requests)), rounds=rounds, iterations=1)
-            benchmark.extra_info.update(_figures(samples), loop=load.loop_name, lanes=load.lanes())
-        if workload.is_gather and not quick:
-            benchmark.extra_info["peak_memory_mb"] = _peak_memory(case, target, client_core)
-        results.cells[workload.name, case.client.name] = dict(benchmark.extra_info)
+            outcome = Outcome([load.record(sample) for sample in samples])
+        (cell,) = summarise(workload, requests, {case.client.name: outcome}).clients
+        benchmark.extra_info.update(dataclasses.asdict(cell))
+        outcomes.setdefault(workload.name, {})[case.client.name] = outcome
 
     return run
 
 
-def _figures(samples: list[Sample]) -> dict[str, Any]:
-    cpu = [sample.cpu_us_per_request for sample in samples]
-    middle = statistics.median(cpu)
-    return {
-        "requests_per_round": samples[0].requests,
-        "cpu_us_per_request": middle,
-        "cpu_us_per_request_rounds": cpu,
-        "cpu_spread_percent": (max(cpu) - min(cpu)) / middle * 100,
-        "requests_per_second": statistics.median(sample.requests_per_second for sample in samples),
-    }
+def _rounds(config: pytest.Config) -> int:
+    rounds: int = config.getoption("--rounds")
+    return 1 if config.getoption("--quick") else rounds
 
 
-def _peak_memory(case: Case, target: Target, core: int | None) -> float | None:
-    """Measure memory in a process that did nothing else."""
-    command = [sys.executable, "-m", "wirespeed.testing.load", "--url", target.url]
-    command += ["--client", case.client.name, "--workload", case.workload.name]
-    command += ["--no-pin"] if core is None else ["--cpu", str(core)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=CASE_TIMEOUT)
-    peak: float | None = json.loads(done.stdout)["peak_memory_mb"]
-    return peak
+def _results(config: pytest.Config) -> Results:
+    quick: bool = config.getoption("--quick")
+    outcomes = config.stash[GATHERED].outcomes
+    rows = [
+        summarise(workload, requests_of(workload, quick=quick), outcomes[workload.name], quick=quick)
+        for workload in WORKLOADS.values()
+        if workload.name in outcomes
+    ]
+    return collect(rows, rounds=_rounds(config), cores=config.stash[CORES], quick=quick)
 
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
-    machine_info["wirespeed"] = {"version": wirespeed.__version__, "native": wirespeed.NATIVE}
-    machine_info["versions"] = _versions()
+    results = _results(config)
+    machine_info["wirespeed"] = results.wirespeed
+    machine_info["versions"] = results.versions
     machine_info["server_and_client_core"] = config.stash[CORES]
     machine_info["server"] = _server_name(config)
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[package] = importlib.metadata.version(package)
-    return found
 
 
 def _server_name(config: pytest.Config) -> str:
@@ -230,45 +210,20 @@ def _server_name(config: pytest.Config) -> str:
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
     """Print CPU per request, and its ratio to aiohttp, for every case that ran."""
-    results = config.stash[RESULTS]
+    gathered = config.stash[GATHERED]
     write = terminalreporter.write_line
-    if results.skipped:
+    if gathered.skipped:
         terminalreporter.section("not measured here")
-        for reason, workloads in results.skipped.items():
+        for reason, workloads in gathered.skipped.items():
             write(f"{reason} ({', '.join(dict.fromkeys(workloads))})")
-    if not results.cells:
+    if not gathered.outcomes:
         return
     terminalreporter.section("CPU per request")
-    versions = ", ".join(f"{name} {version}" for name, version in _versions().items())
-    native = "native" if wirespeed.NATIVE else "WITHOUT its native core: aiohttp's own code runs"
-    write(f"wirespeed {wirespeed.__version__} ({native}), Python {platform.python_version()}, {versions}")
-    server_core, client_core = config.stash[CORES]
-    pinned = "not pinned" if client_core is None else f"server on core {server_core}, client on {client_core}"
-    write(
-        f"{cpu_model()}, {pinned}; server: {_server_name(config)}; median of the rounds, ± half their spread"
-    )
-    if config.getoption("--quick"):
-        write("--quick: too few requests to compare anything; it only shows that everything runs")
-    for workload in WORKLOADS.values():
-        _write_workload(write, workload, results.cells)
-
-
-def _write_workload(
-    write: Callable[[str], None], workload: Workload, cells: dict[tuple[str, str], dict[str, Any]]
-) -> None:
-    rows = [(name, cells[workload.name, name]) for name in CLIENTS if (workload.name, name) in cells]
-    if not rows:
-        return
-    write("")
-    write(f"{workload.title:34} {'µs CPU':>10} {'± %':>6} {'less CPU':>9} {'req/s':>9}")
-    base = cells.get((workload.name, BASE))
-    for name, cell in rows:
-        cpu = cell["cpu_us_per_request"]
-        ratio = "-" if base is None else f"{base['cpu_us_per_request'] / cpu:.2f}x"
-        line = f"  {CLIENTS[name].title:32} {cpu:10,.1f} {cell['cpu_spread_percent'] / 2:6.1f} {ratio:>9}"
-        line += f" {cell['requests_per_second']:9,.0f}"
-        if cell.get("peak_memory_mb"):
-            line += f"  peak {cell['peak_memory_mb']:,.0f} MB"
-        if cell["lanes"] is not None and cell["lanes"]["full"]:
-            line += f"  full lane: {cell['lanes']['full']}"
+    results = _results(config)
+    console = Console(width=WIDTH, color_system=None)
+    with console.capture() as capture:
+        for table in tables(results, WIDTH):
+            console.print(table)
+    lines = [*capture.get().splitlines(), *environment(results), f"Server: {_server_name(config)}."]
+    for line in [*lines, QUICK] if results.quick else lines:
         write(line)

@@ -2,19 +2,21 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
 import wirespeed
-from wirespeed.cli import report
 from wirespeed.testing.load import workloads
 from wirespeed.testing.load.clients import CLIENTS, find_client
 from wirespeed.testing.load.measure import quantile
+from wirespeed.testing.load.results import Results
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 TINY = ("--requests", "40", "--concurrency", "4", "--rounds", "2")
@@ -24,10 +26,13 @@ TINY = ("--requests", "40", "--concurrency", "4", "--rounds", "2")
 def run(tmp_path: Path) -> Run:
     """Run the command line in a process of its own, without a terminal."""
 
-    def call(*arguments: str, code: str = "from wirespeed.cli import main; main()") -> Any:
+    def call(*arguments: str, code: str = "from wirespeed.cli import main; main()", **variables: str) -> Any:
         command = [sys.executable, "-W", "error", "-c", code, *arguments]
         # A wide terminal for messages that would wrap; no colours whatever the machine says.
         environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1", "PYTHONIOENCODING": "utf-8"}
+        if "PYTHONPATH" in variables and "PYTHONPATH" in environment:
+            variables["PYTHONPATH"] += os.pathsep + environment["PYTHONPATH"]
+        environment |= variables
         return subprocess.run(
             command,
             env=environment,
@@ -54,28 +59,59 @@ def test_bench_prints_the_table_and_writes_json(run: Run, tmp_path: Path) -> Non
     assert done.stderr.count("round ") == 4
 
     found = json.loads((tmp_path / "out.json").read_text())
-    assert set(found) == {"schema", "wirespeed", "versions", "machine", "workload", "clients"}
-    assert found["schema"] == report.SCHEMA
-    assert found["wirespeed"] == {"version": wirespeed.__version__, "native": wirespeed.NATIVE}
     assert {"python", "aiohttp", "httptools"} <= set(found["versions"])
-    assert found["workload"] == {
-        "name": "json64",
-        "title": "GET json, 64 concurrent",
-        "concurrency": 4,
-        "requests": 40,
-        "rounds": 2,
-    }
-    aiohttp, ours = found["clients"]
-    assert (aiohttp["name"], ours["name"]) == ("aiohttp", "wirespeed")
-    assert aiohttp["ratio"] == 1.0
-    assert aiohttp["express_share"] is None
-    assert ours["express_share"] == (1.0 if wirespeed.NATIVE else 0.0)
-    for client in found["clients"]:
-        assert len(client["rounds"]) == 2
-        assert client["cpu_us_per_request"] > 0
-        assert client["requests_per_second"] > 0
-        assert 0 < client["p50_ms"] <= client["p99_ms"]
-        assert client["rounds"][0]["requests"] == 40
+    assert found["wirespeed"] == {"version": wirespeed.__version__, "native": wirespeed.NATIVE}
+    results = Results.from_json((tmp_path / "out.json").read_text())
+    assert (results.rounds, results.quick) == (2, False)
+    (row,) = results.workloads
+    assert (row.name, row.concurrency, row.requests, row.goal) == ("json64", 4, 40, 5.0)
+    aiohttp, ours = row.clients
+    assert (aiohttp.name, ours.name) == ("aiohttp", "wirespeed")
+    assert aiohttp.ratio == 1.0
+    assert aiohttp.express_share is None
+    assert ours.express_share == (1.0 if wirespeed.NATIVE else 0.0)
+    for cell in row.clients:
+        assert len(cell.rounds) == 2
+        assert cell.cpu_us_per_request is not None
+        assert cell.cpu_us_per_request > 0
+        assert cell.p50_ms is not None
+        assert cell.p99_ms is not None
+        assert 0 < cell.p50_ms <= cell.p99_ms
+        assert cell.rounds[0]["requests"] == 40
+
+
+def test_bench_of_several_workloads_is_an_overview_with_a_chart(run: Run, tmp_path: Path) -> None:
+    chosen = ("--workload", "json", "--workload", "asyncio", "--requests", "8", "--concurrency", "2")
+    done = run("bench", *chosen, "--rounds", "1", "--json", "out.json", "--svg", "out.svg")
+    assert done.returncode == 0, done.stderr
+    results = Results.from_json((tmp_path / "out.json").read_text())
+    assert [row.name for row in results.workloads] == ["json64", "asyncio64"]
+    assert {cell.loop for cell in results.workloads[1].clients} == {"asyncio"}
+    chart = (tmp_path / "out.svg").read_text("utf-8")
+    ElementTree.fromstring(chart)
+    # What was written shows the same later, without a server or a client.
+    again = run("bench", "--from", "out.json", "--svg", "again.svg")
+    assert again.returncode == 0, again.stderr
+    assert (again.stdout, again.stderr) == (done.stdout, "")
+    assert (tmp_path / "again.svg").read_text("utf-8") == chart
+
+
+@pytest.mark.parametrize(
+    ("module", "reason"),
+    [
+        ("raise RuntimeError('broken peer')", "RuntimeError: broken peer"),
+        ("import os\nos._exit(3)", "exit code 3"),
+    ],
+)
+def test_bench_goes_on_when_a_client_fails(run: Run, tmp_path: Path, module: str, reason: str) -> None:
+    (tmp_path / "httpx.py").write_text(module)
+    done = run("bench", *TINY, "--peer", "httpx", "--peer", "floor", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert f"json64: httpx failed: {reason}." in done.stdout
+    # Not tried again after its first round; the others have both.
+    assert done.stderr.count("httpx") == 1
+    assert done.stderr.count("bare floor") == 2
+    assert re.search(r"^ *bare floor +[\d,]+ +", done.stdout, re.MULTILINE)
 
 
 def test_bench_measures_peers_and_tls(run: Run) -> None:
@@ -102,14 +138,16 @@ def test_bench_measures_peers_and_tls(run: Run) -> None:
     [
         (("--workload", "nope"), "no workload 'nope'; there are json1"),
         (("--peer", "nope"), "no client 'nope'; there are aiohttp"),
-        (("--workload", "gather", "--peer", "floor"), "floor cannot run gather100k"),
+        (("--from", "missing.json"), "missing.json"),
+        (("--from", "other.json"), "other.json: not results of this version: schema 1, expected 2"),
         (("--requests", "0"), "--requests"),
         (("--json", "missing/out.json"), "missing"),
     ],
 )
 def test_bench_that_cannot_run_says_why_and_exits_2(
-    run: Run, arguments: tuple[str, ...], message: str
+    run: Run, tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
+    (tmp_path / "other.json").write_text('{"schema": 1}')
     done = run("bench", *arguments)
     assert done.returncode == 2
     assert message in done.stderr
@@ -137,35 +175,6 @@ def test_load_prints_one_json_line(run: Run) -> None:
     assert done.returncode == 0, done.stderr
     (line,) = done.stdout.splitlines()
     assert json.loads(line)["cpu_us_per_request"] > 0
-
-
-def record(cpu: float, lanes: dict[str, Any] | None = None) -> dict[str, Any]:
-    return {
-        "cpu_us_per_request": cpu,
-        "requests_per_second": 1e6 / cpu,
-        "p50_ms": None,
-        "p99_ms": None,
-        "peak_memory_mb": 40.0,
-        "loop": "uvloop",
-        "lanes": lanes,
-    }
-
-
-def test_summary_takes_medians_and_pairs_the_rounds() -> None:
-    lanes = {"express": 3, "full": {"proxy": 1}}
-    rows = report.summarise(
-        {
-            "aiohttp": [record(80), record(160), record(90)],
-            "wirespeed": [record(20, lanes), record(40, lanes), record(15, lanes)],
-        }
-    )
-    base, ours = rows
-    assert (base.cpu_us_per_request, base.ratio, base.express_share) == (90, 1.0, None)
-    assert base.cpu_spread_percent == pytest.approx(88.9)
-    assert (ours.cpu_us_per_request, ours.ratio) == (20, 4.0)
-    assert ours.express_share == 0.75
-    assert report.full_lane_reasons(ours) == {"proxy": 3}
-    assert ours.p50_ms is None
 
 
 def test_every_workload_is_found_by_its_names() -> None:

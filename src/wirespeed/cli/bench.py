@@ -1,18 +1,12 @@
-"""`wirespeed bench`: the same requests through aiohttp and through wirespeed, side by side.
+"""`wirespeed bench`: the same requests through aiohttp, through wirespeed and through others, side by side.
 
-The server and every client run in processes of their own, each on its own core where the
-platform can pin; clients take turns round by round, so that a slow moment hits them alike.
+What is run and how is in `testing.load.rounds`; here are the options, the progress bar and the
+files. Tables are made by `report`, the chart by `chart`.
 """
 
-import contextlib
 import dataclasses
-import json
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 from rich.console import Console
@@ -25,19 +19,22 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from ..testing.certificates import Certificates, make_certificates
-from ..testing.load.clients import BASE, CLIENTS, find_client
+from ..testing.load.clients import BASE, CLIENTS, ClientSpec, find_client
+from ..testing.load.results import SUBJECT, Results, Row, collect
+from ..testing.load.rounds import Plan, obstacle, run
 from ..testing.load.workloads import WORKLOADS, Workload, find_workload
 from ..testing.machine import split_cores
-from ..testing.process import ServerProcess
-from .report import COULD_NOT_RUN, Plan, document, notes, summarise, table
+from .chart import chart
+from .report import COULD_NOT_RUN, notes, tables
 
-_WORKER_TIMEOUT: Final = 300.0
-"""Seconds for one client's round, the slowest workload on a slow machine included."""
-_PLAIN_WIDTH: Final = 120
-"""Columns of the table where there is no terminal to ask."""
-
-Records = dict[str, list[dict[str, Any]]]
+_ALL: Final = "all"
+_SUBJECT_FAILED: Final = 1
+"""Exit code when wirespeed failed on a workload; the table is there all the same."""
+_INTERRUPTED: Final = 130
+_ROUNDS: Final = 3
+_PLAIN_WIDTH: Final = 240
+"""Columns of the tables where there is no terminal to ask: every client fits."""
+_PEERS: Final = [name for name in CLIENTS if name not in (BASE, SUBJECT)]
 
 
 class CannotRun(Exception):
@@ -45,38 +42,63 @@ class CannotRun(Exception):
 
 
 def bench(
+    workload: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=f"What to send, json64 if left out; may be repeated. One of {', '.join(WORKLOADS)}; or all, "
+            "without gather1m, which takes minutes."
+        ),
+    ] = None,
+    peer: Annotated[
+        list[str] | None,
+        typer.Option(help=f"A further client; may be repeated. One of {', '.join(_PEERS)}; or all."),
+    ] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="All workloads and all peers, where not chosen otherwise.")
+    ] = False,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, help=f"Rounds, {_ROUNDS} if left out; the median is shown.")
+    ] = None,
     requests: Annotated[
         int | None, typer.Option(min=1, help="Requests per round; the workload's own number if left out.")
     ] = None,
     concurrency: Annotated[
         int | None, typer.Option(min=1, help="Requests in flight; the workload's own number if left out.")
     ] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Rounds; the median is shown.")] = 3,
-    workload: Annotated[str, typer.Option(help=f"One of {', '.join(WORKLOADS)}.")] = "json",
-    peer: Annotated[
-        list[str] | None,
-        typer.Option(help=f"A further client; may be repeated. One of {', '.join(list(CLIENTS)[2:])}."),
-    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A smoke run: few requests, one round. Its figures mean nothing.")
+    ] = False,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write everything measured to a file.")
     ] = None,
+    svg_file: Annotated[Path | None, typer.Option("--svg", metavar="FILE", help="Draw a chart.")] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="FILE", help="Show what --json has written; nothing is measured."),
+    ] = None,
 ) -> None:
-    """Send the same requests through aiohttp and through wirespeed, and compare what they cost."""
+    """Send the same requests through aiohttp, wirespeed and other clients, and compare what they cost."""
     out, err = _console(stderr=False), _console(stderr=True)
     try:
-        plan = _plan(workload, requests, concurrency, rounds, peer or [])
+        for file in filter(None, (json_file, svg_file)):
+            file.open("a").close()  # fails now, not after the run
+        if source is not None:
+            results, code = _read(source), 0
+        else:
+            workloads = _workloads(workload or [_ALL if everything else "json64"], concurrency)
+            clients = _clients(peer or ([_ALL] if everything else []))
+            count = rounds or (1 if quick else _ROUNDS)
+            plan = Plan(workloads, clients, count, *split_cores(), requests, quick)
+            results, code = _measure(plan, json_file, err)
+        _show(results, out)
         if json_file is not None:
-            json_file.open("a").close()  # fails now, not after the run
-        with _server(plan) as (url, cafile):
-            rows = summarise(_measure(plan, url, cafile, err))
-        out.print(table(plan, rows))
-        for line in notes(plan, rows):
-            out.print(line, markup=False, soft_wrap=True)
-        if json_file is not None:
-            json_file.write_text(json.dumps(document(plan, rows), indent=2) + "\n")
+            _write(json_file, results.to_json())
+        if svg_file is not None:
+            _write(svg_file, chart(results))
     except (CannotRun, OSError) as exc:
         err.print(f"wirespeed bench: {exc}", markup=False, soft_wrap=True)
         raise typer.Exit(COULD_NOT_RUN) from None
+    raise typer.Exit(code)
 
 
 def _console(*, stderr: bool) -> Console:
@@ -86,90 +108,117 @@ def _console(*, stderr: bool) -> Console:
     return console
 
 
-def _plan(name: str, requests: int | None, concurrency: int | None, rounds: int, peers: list[str]) -> Plan:
-    clients = tuple(dict.fromkeys((BASE, "wirespeed", *peers)))
-    try:
-        workload = find_workload(name)
-        specs = [find_client(client) for client in clients]
-    except LookupError as exc:
-        raise CannotRun(exc.args[0]) from None
-    if concurrency is not None:
-        workload = dataclasses.replace(workload, concurrency=concurrency)
-    for client, spec in zip(clients, specs, strict=True):
-        refusal = spec.declines(workload)
-        if refusal is not None:
-            raise CannotRun(f"{client} cannot run {workload.name}: {refusal}")
-    return Plan(workload, requests or workload.requests, rounds, clients, *split_cores())
-
-
-@contextlib.contextmanager
-def _server(plan: Plan) -> Iterator[tuple[str, str | None]]:
-    """Run the embedded server; yields its URL and the file of the authority to trust."""
-    with contextlib.ExitStack() as stack:
-        made = _certificates(plan.workload, stack)
-        tls = None if made is None else (made.certfile, made.keyfile)
+def _workloads(names: list[str], concurrency: int | None) -> tuple[Workload, ...]:
+    found: dict[str, Workload] = {}
+    for name in names:
         try:
-            server = stack.enter_context(ServerProcess(cpu=plan.server_core, tls=tls))
-        except RuntimeError as exc:
-            raise CannotRun(str(exc)) from exc
-        yield server.url, None if made is None else made.cafile
+            chosen = (
+                [each for each in WORKLOADS.values() if not each.is_long]
+                if name == _ALL
+                else [find_workload(name)]
+            )
+        except LookupError as exc:
+            raise CannotRun(exc.args[0]) from None
+        found |= {each.name: each for each in chosen}
+    if concurrency is None:
+        return tuple(found.values())
+    return tuple(dataclasses.replace(each, concurrency=concurrency) for each in found.values())
 
 
-def _certificates(workload: Workload, stack: contextlib.ExitStack) -> Certificates | None:
-    if not workload.is_tls:
-        return None
-    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="wirespeed-bench-"))
+def _clients(peers: list[str]) -> tuple[str, ...]:
+    """Resolve the peers asked for; all of them may hold some that are not installed, which the notes say."""
+    names = [BASE, SUBJECT]
+    for peer in peers:
+        if peer == _ALL:
+            names += _PEERS
+            continue
+        try:
+            names.append(find_client(peer).name)
+        except LookupError as exc:
+            raise CannotRun(exc.args[0]) from None
+    return tuple(dict.fromkeys(names))
+
+
+def _read(file: Path) -> Results:
     try:
-        return make_certificates(folder)
-    except ModuleNotFoundError as exc:
-        raise CannotRun(f"{workload.name} needs {exc.name}: pip install {exc.name}") from None
+        return Results.from_json(file.read_text("utf-8"))
+    except ValueError as exc:
+        raise CannotRun(f"{file}: {exc}") from None
 
 
-def _measure(plan: Plan, url: str, cafile: str | None, err: Console) -> Records:
-    """Run every client once in each round, with a progress bar where there is a terminal."""
-    records: Records = {client: [] for client in plan.clients}
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    # Few refreshes: the bar shares a core with what is measured.
-    with Progress(
-        *columns, console=err, transient=True, refresh_per_second=4, disable=not err.is_terminal
-    ) as progress:
-        task = progress.add_task("starting", total=plan.rounds * len(plan.clients))
-        for number in range(1, plan.rounds + 1):
-            for client in plan.clients:
-                progress.update(task, description=f"round {number} of {plan.rounds}: {CLIENTS[client].title}")
-                record = _run_worker(plan, client, url, cafile)
-                records[client].append(record)
-                progress.advance(task)
-                if not err.is_terminal:
-                    cost = f"{record['cpu_us_per_request']:.1f} µs of CPU per request"
-                    err.print(f"round {number} of {plan.rounds}: {CLIENTS[client].title}: {cost}")
-    return records
+def _write(file: Path, text: str) -> None:
+    file.write_text(text, "utf-8", newline="\n")
 
 
-def _run_worker(plan: Plan, client: str, url: str, cafile: str | None) -> dict[str, Any]:
-    """Measure one client in a process of its own.
+def _show(results: Results, out: Console) -> None:
+    for table in tables(results, out.width):
+        out.print(table)
+        out.print()
+    for line in notes(results):
+        out.print(line, markup=False, soft_wrap=True)
 
-    Raises:
-        CannotRun: it failed, or took too long; its process is gone.
-    """
-    workload = plan.workload
-    command = [sys.executable, "-m", "wirespeed.testing.load", "--url", url, "--client", client]
-    command += ["--workload", workload.name, "--concurrency", str(workload.concurrency)]
-    command += ["--requests", str(plan.requests)]
-    command += ["--no-pin"] if plan.client_core is None else ["--cpu", str(plan.client_core)]
-    if cafile is not None:
-        command += ["--cafile", cafile]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_WORKER_TIMEOUT)
-    except subprocess.TimeoutExpired:
-        raise CannotRun(f"{client} did not end within {_WORKER_TIMEOUT:.0f} s") from None
-    if done.returncode != 0:
-        raise CannotRun(f"{client} failed with exit code {done.returncode}:\n{done.stderr.strip()}")
-    record: dict[str, Any] = json.loads(done.stdout)
-    return record
+
+def _measure(plan: Plan, json_file: Path | None, err: Console) -> tuple[Results, int]:
+    """Run the plan; what is done is kept when the rest is interrupted, and written as it comes."""
+    rows: list[Row] = []
+    cores = (plan.server_core, plan.client_core)
+    code = 0
+    with _Progress(plan, err) as progress:
+        try:
+            for row in run(plan, progress):
+                rows.append(row)
+                if json_file is not None:
+                    results = collect(rows, rounds=plan.rounds, cores=cores, quick=plan.quick)
+                    _write(json_file, results.to_json())
+        except KeyboardInterrupt:
+            if not rows:
+                raise
+            code = _INTERRUPTED
+    cells = (row.cell(SUBJECT) for row in rows)
+    if code == 0 and any(cell is not None and cell.failed is not None for cell in cells):
+        code = _SUBJECT_FAILED
+    return collect(rows, rounds=plan.rounds, cores=cores, quick=plan.quick), code
+
+
+class _Progress:
+    """A bar where there is a terminal, a line for each round where there is none."""
+
+    def __init__(self, plan: Plan, err: Console) -> None:
+        self._plan = plan
+        self._err = err
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
+        # Few refreshes: the bar shares a core with what is measured.
+        self._bar = Progress(
+            *columns, console=err, transient=True, refresh_per_second=4, disable=not err.is_terminal
+        )
+        able = sum(
+            obstacle(CLIENTS[client], workload, quick=plan.quick) is None
+            for workload in plan.workloads
+            for client in plan.clients
+        )
+        self._task = self._bar.add_task("starting", total=plan.rounds * able)
+
+    def __enter__(self) -> "_Progress":
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._bar.stop()
+
+    def round_starts(self, workload: Workload, client: ClientSpec, number: int) -> None:
+        self._bar.update(self._task, description=self._describe(workload, client, number))
+
+    def round_ends(self, workload: Workload, client: ClientSpec, number: int, outcome: str) -> None:
+        self._bar.advance(self._task)
+        if not self._err.is_terminal:
+            line = f"{self._describe(workload, client, number)}: {outcome}"
+            self._err.print(line, markup=False, soft_wrap=True)
+
+    def _describe(self, workload: Workload, client: ClientSpec, number: int) -> str:
+        return f"{workload.name}, round {number} of {self._plan.rounds}: {client.title}"

@@ -1,210 +1,124 @@
-"""Figures of `wirespeed bench`: from the rounds' records to a table and a JSON document.
+"""Results of `wirespeed bench` for a terminal: one workload in detail, or several with their goals."""
 
-Pure but for `describe_machine`: what was measured comes in, what is shown goes out.
-"""
-
-import importlib.metadata
-import os
-import platform
-import statistics
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Iterator
+from typing import Final
 
 from rich import box
 from rich.table import Table
 
-from .._switch import NATIVE
-from .._version import __version__
-from ..testing.load.clients import BASE, CLIENTS
-from ..testing.load.workloads import Workload
-from ..testing.machine import cpu_model, usable_cores
-
-SCHEMA: Final = 1
-"""Version of the JSON document; raised when a field changes its meaning or goes."""
-_PACKAGES: Final = ("aiohttp", "httptools", "uvloop", "winloop", "aiofastnet", "httpx", "pyreqwest")
+from ..testing.load.clients import BASE
+from ..testing.load.results import SUBJECT, Cell, Results, Row
 
 COULD_NOT_RUN: Final = 2
 """Exit code when a command could not do its work; typer's own for a bad command line."""
 
+QUICK: Final = "A quick run: too few requests to compare anything; it only shows that everything runs."
+"""What stands below such a run's figures."""
 
-@dataclass(frozen=True)
-class Plan:
-    """What a run does.
-
-    Attributes:
-        workload: what is sent, with the concurrency of this run.
-        requests: requests measured in one round of one client.
-        rounds: rounds; every client runs once in each.
-        clients: names, in the order of the table.
-        server_core: core of the server; None leaves it to the system.
-        client_core: core of the clients; None leaves it to the system.
-    """
-
-    workload: Workload
-    requests: int
-    rounds: int
-    clients: tuple[str, ...]
-    server_core: int | None
-    client_core: int | None
+_TITLE_WIDTH: Final = 26
+"""Columns of a workload's title in the overview; longer ones wrap."""
+_GOAL_WIDTH: Final = 10
+_CELL_WIDTH: Final = 11
+"""Columns of a client's figures in the overview: "12.34x ±10%"."""
+_GAP: Final = 2
+"""Columns between two others."""
 
 
-@dataclass(frozen=True)
-class Row:
-    """One client over all rounds: medians, and the records they come from.
-
-    Attributes:
-        cpu_spread_percent: distance from the lowest to the highest round, against the median.
-        ratio: how many times less CPU than aiohttp: the median of each round's ratio, so that a
-            slow round weighs on both sides; None where aiohttp did not run.
-        express_share: part of wirespeed's requests on the express lane, 0 to 1; None for others.
-    """
-
-    name: str
-    title: str
-    loop: str
-    requests_per_second: float
-    cpu_us_per_request: float
-    cpu_spread_percent: float
-    p50_ms: float | None
-    p99_ms: float | None
-    peak_memory_mb: float | None
-    ratio: float | None
-    express_share: float | None
-    rounds: tuple[dict[str, Any], ...]
-
-
-def summarise(records: dict[str, list[dict[str, Any]]]) -> list[Row]:
-    """Take the median over the rounds.
+def tables(results: Results, width: int) -> list[Table]:
+    """Return the tables of a run: with one workload in detail, with several as an overview.
 
     Args:
-        records: for each client, a record of `load.measure.measure` for each round.
-
-    Returns:
-        A row for each client, in the order given.
+        results: what was measured.
+        width: columns of the terminal. Clients that do not fit get a table of their own.
     """
-    base = _cpu(records[BASE]) if BASE in records else None
-    return [_row(name, rounds, base) for name, rounds in records.items()]
+    if len(results.workloads) == 1:
+        return [_detail(results.workloads[0])]
+    peers = [name for name in _measured(results) if name not in (BASE, SUBJECT)]
+    room = (width - _TITLE_WIDTH) // (_CELL_WIDTH + _GAP)
+    first = max(room - 3, 0)  # aiohttp, wirespeed and the goal
+    made = [_overview(results, [BASE, SUBJECT, *peers[:first]], has_goal=True)]
+    rest, each = peers[first:], max(room, 1)
+    made += [_overview(results, rest[i : i + each], has_goal=False) for i in range(0, len(rest), each)]
+    return made
 
 
-def _cpu(rounds: list[dict[str, Any]]) -> list[float]:
-    return [float(record["cpu_us_per_request"]) for record in rounds]
+def _measured(results: Results) -> list[str]:
+    """The clients with something to show in at least one row."""
+    cells = (cell for row in results.workloads for cell in row.clients if cell.declined is None)
+    return list(dict.fromkeys(cell.name for cell in cells))
 
 
-def _row(name: str, rounds: list[dict[str, Any]], base: list[float] | None) -> Row:
-    cpu = _cpu(rounds)
-    middle = statistics.median(cpu)
-    return Row(
-        name=name,
-        title=CLIENTS[name].title,
-        loop=rounds[0]["loop"],
-        requests_per_second=_median(rounds, "requests_per_second") or 0.0,
-        cpu_us_per_request=middle,
-        cpu_spread_percent=round((max(cpu) - min(cpu)) / middle * 100, 1),
-        p50_ms=_median(rounds, "p50_ms"),
-        p99_ms=_median(rounds, "p99_ms"),
-        peak_memory_mb=_median(rounds, "peak_memory_mb"),
-        ratio=None if base is None else round(_median_ratio(base, cpu), 2),
-        express_share=_express_share(rounds),
-        rounds=tuple(rounds),
-    )
-
-
-def _median_ratio(base: list[float], cpu: list[float]) -> float:
-    return statistics.median(theirs / ours for theirs, ours in zip(base, cpu, strict=True))
-
-
-def _median(rounds: list[dict[str, Any]], field: str) -> float | None:
-    values = [record[field] for record in rounds if record[field] is not None]
-    return statistics.median(values) if values else None
-
-
-def _express_share(rounds: list[dict[str, Any]]) -> float | None:
-    counted = [record["lanes"] for record in rounds if record["lanes"] is not None]
-    express = sum(lanes["express"] for lanes in counted)
-    total = express + sum(sum(lanes["full"].values()) for lanes in counted)
-    return express / total if total else None
-
-
-def full_lane_reasons(row: Row) -> dict[str, int]:
-    """Return how many of a client's requests took the full lane, by reason."""
-    reasons: dict[str, int] = {}
-    for record in row.rounds:
-        for reason, count in (record["lanes"] or {"full": {}})["full"].items():
-            reasons[reason] = reasons.get(reason, 0) + count
-    return reasons
-
-
-def describe_machine(plan: Plan) -> dict[str, Any]:
-    """Return what the figures depend on: processor, cores, system."""
-    return {
-        "cpu": cpu_model(),
-        "cores": os.cpu_count(),
-        "usable_cores": len(usable_cores()) or os.cpu_count(),
-        "system": platform.platform(),
-        "server_core": plan.server_core,
-        "client_core": plan.client_core,
-    }
-
-
-def installed_versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages measured, where installed."""
-    found = {"python": f"{platform.python_implementation()} {platform.python_version()}"}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def document(plan: Plan, rows: list[Row]) -> dict[str, Any]:
-    """Return everything measured, as JSON-able values.
-
-    Args:
-        plan: what was run.
-        rows: from `summarise`.
-
-    Returns:
-        Keys `schema`, `wirespeed`, `versions`, `machine`, `workload` and `clients`.
-    """
-    workload = plan.workload
-    clients = [{**vars(row), "rounds": list(row.rounds)} for row in rows]
-    return {
-        "schema": SCHEMA,
-        "wirespeed": {"version": __version__, "native": NATIVE},
-        "versions": installed_versions(),
-        "machine": describe_machine(plan),
-        "workload": {
-            "name": workload.name,
-            "title": workload.title,
-            "concurrency": workload.concurrency,
-            "requests": plan.requests,
-            "rounds": plan.rounds,
-        },
-        "clients": clients,
-    }
-
-
-def table(plan: Plan, rows: list[Row]) -> Table:
-    """Return the table of the terminal; the title says what was sent."""
-    workload = plan.workload
+def _overview(results: Results, clients: list[str], *, has_goal: bool) -> Table:
+    titles = {cell.name: cell.title for row in results.workloads for cell in row.clients}
     shown = Table(
-        title=f"{workload.title}: {plan.requests:,} requests, {workload.concurrency} in flight",
+        title="CPU µs per request, and how many times less than aiohttp's (± half the spread)",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+    )
+    shown.add_column("workload", width=_TITLE_WIDTH - _GAP)
+    for name in clients:
+        shown.add_column(titles.get(name, name), justify="right", width=_CELL_WIDTH, overflow="fold")
+        if has_goal and name == SUBJECT:
+            shown.add_column("goal", width=_GOAL_WIDTH)
+    for row in results.workloads:
+        figures = []
+        for name in clients:
+            figures.append(_figures(row, row.cell(name)))
+            if has_goal and name == SUBJECT:
+                figures.append(_goal(row))
+        shown.add_row(row.title, *figures, end_section=True)
+    return shown
+
+
+def _figures(row: Row, cell: Cell | None) -> str:
+    if cell is None or cell.declined is not None:
+        return "-"
+    if cell.cpu_us_per_request is None:
+        return "failed"
+    lines = [f"{cell.cpu_us_per_request:,.1f}"]
+    spread = cell.cpu_spread_percent if cell.name == BASE else cell.ratio_spread_percent
+    compared = [] if cell.name == BASE or cell.ratio is None else [f"{cell.ratio:.2f}x"]
+    compared += [] if spread is None else [f"±{spread / 2:.0f}%"]
+    lines.append(" ".join(compared))
+    if row.memory_goal_mb is not None and cell.peak_memory_mb is not None:
+        lines.append(f"{cell.peak_memory_mb:,.0f} MB")
+    return "\n".join(lines)
+
+
+def goals(row: Row) -> list[str]:
+    """Return what wirespeed shall reach on a workload; empty where nothing was set."""
+    found = [] if row.goal is None else [f"{row.goal:.1f}x"]
+    return found if row.memory_goal_mb is None else [*found, f"< {row.memory_goal_mb:,.0f} MB"]
+
+
+def _goal(row: Row) -> str:
+    verdict = {True: ["met"], False: ["missed"], None: []}[row.goal_met]
+    return "\n".join([*goals(row), *verdict])
+
+
+def _detail(row: Row) -> Table:
+    shown = Table(
+        title=f"{row.title}: {row.requests:,} requests, {row.concurrency} in flight",
         box=box.SIMPLE_HEAD,  # eight columns in a terminal of eighty
     )
     shown.add_column("client")
     for heading in ("req/s", "CPU µs/req", "± %", "p50 ms", "p99 ms", "peak MB", "times less CPU"):
         shown.add_column(heading, justify="right")
-    for row in rows:
+    for cell in row.clients:
+        if cell.declined is not None or cell.failed is not None:
+            shown.add_row(cell.title, "-" if cell.failed is None else "failed")
+            continue
+        spread = cell.cpu_spread_percent
         shown.add_row(
-            row.title,
-            f"{row.requests_per_second:,.0f}",
-            f"{row.cpu_us_per_request:,.1f}",
-            f"{row.cpu_spread_percent / 2:.1f}",
-            _number(row.p50_ms, ".3f"),
-            _number(row.p99_ms, ".3f"),
-            _number(row.peak_memory_mb, ",.0f"),
-            _number(row.ratio, ".2f"),
+            cell.title,
+            _number(cell.requests_per_second, ",.0f"),
+            _number(cell.cpu_us_per_request, ",.1f"),
+            _number(None if spread is None else spread / 2, ".1f"),
+            _number(cell.p50_ms, ".3f"),
+            _number(cell.p99_ms, ".3f"),
+            _number(cell.peak_memory_mb, ",.0f"),
+            _number(cell.ratio, ".2f"),
         )
     return shown
 
@@ -213,34 +127,76 @@ def _number(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
 
 
-def notes(plan: Plan, rows: list[Row]) -> list[str]:
-    """Return the lines below the table: lanes, versions, loop, machine, method."""
-    lines = []
-    if not NATIVE:
-        lines.append(
+def notes(results: Results) -> list[str]:
+    """Return the lines below the tables: what went wrong, lanes, and what the figures depend on."""
+    return [*_troubles(results), *_remarks(results), *facts(results)]
+
+
+def _troubles(results: Results) -> Iterator[str]:
+    for row in results.workloads:
+        for cell in row.clients:
+            if cell.failed is not None:
+                yield f"{row.name}: {cell.title} failed: {cell.failed}."
+            for ending in dict.fromkeys(record["ending"] for record in cell.rounds if "ending" in record):
+                yield f"{row.name}: {cell.title} had its figures, and then: {ending}."
+    rows_of: dict[tuple[str, str], list[str]] = {}
+    for row in results.workloads:
+        for cell in row.clients:
+            if cell.declined is not None:
+                rows_of.setdefault((cell.declined, cell.title), []).append(row.name)
+    alike: dict[tuple[str, str], list[str]] = {}
+    for (reason, title), rows in rows_of.items():
+        where = "every workload" if len(rows) == len(results.workloads) else ", ".join(rows)
+        alike.setdefault((reason, where), []).append(title)
+    for (reason, where), titles in alike.items():
+        yield f"Not measured, {reason}: {', '.join(titles)} ({where})."
+
+
+def _remarks(results: Results) -> Iterator[str]:
+    if not results.wirespeed["native"]:
+        yield (
             "wirespeed runs WITHOUT its native core here: its requests run on aiohttp's own code, "
             "so the two cost the same."
         )
-    for row in rows:
-        if row.express_share is None:
-            continue
-        reasons = ", ".join(f"{count:,} {reason}" for reason, count in full_lane_reasons(row).items())
-        line = f"{row.title}: {row.express_share:.1%} of its requests took the express lane"
-        lines.append(f"{line} (full lane: {reasons})." if reasons else f"{line}.")
-    machine = describe_machine(plan)
+    is_single = len(results.workloads) == 1
+    for row in results.workloads:
+        wanted = goals(row)
+        if is_single and wanted and row.goal_met is not None:
+            yield f"The goal for wirespeed, {' and '.join(wanted)}, is {'met' if row.goal_met else 'missed'}."
+        for cell in row.clients:
+            if cell.express_share is None or (cell.express_share == 1.0 and not is_single):
+                continue
+            reasons = ", ".join(f"{count:,} {reason}" for reason, count in cell.full_lane_reasons().items())
+            line = f"{row.name}: {cell.express_share:.1%} of {cell.title}'s requests took the express lane"
+            yield f"{line} (full lane: {reasons})." if reasons else f"{line}."
+
+
+def facts(results: Results) -> list[str]:
+    """Return what the figures depend on: versions and loops, the machine, the method."""
+    rounds = f"{results.rounds} round{'s' * (results.rounds > 1)}"
+    lines = [
+        *environment(results),
+        f"Median of {rounds}, clients in turn, each in a process of its own. CPU is user and system time of "
+        "the client's process; ± is half the spread between rounds; the comparison with aiohttp is made "
+        "round by round.",
+    ]
+    return [*lines, QUICK] if results.quick else lines
+
+
+def environment(results: Results) -> list[str]:
+    """Return versions and loops, and the machine."""
+    machine, ours = results.machine, results.wirespeed
     pinned = (
         "server and clients not pinned"
-        if plan.client_core is None
-        else f"server on core {plan.server_core}, clients on core {plan.client_core}"
+        if machine["client_core"] is None
+        else f"server on core {machine['server_core']}, clients on core {machine['client_core']}"
     )
-    versions = ", ".join(f"{name} {version}" for name, version in installed_versions().items())
-    loops = ", ".join(dict.fromkeys(row.loop for row in rows))
-    lines += [
-        f"wirespeed {__version__} ({'native' if NATIVE else 'not native'}); {versions}; loop: {loops}.",
+    versions = ", ".join(f"{name} {version}" for name, version in results.versions.items())
+    cells = [cell for row in results.workloads for cell in row.clients]
+    loops = ", ".join(dict.fromkeys(cell.loop for cell in cells if cell.loop is not None))
+    return [
+        f"wirespeed {ours['version']} ({'native' if ours['native'] else 'not native'}); {versions}; "
+        f"loop: {loops or 'none'}.",
         f"{machine['cpu']}, {machine['usable_cores']} of {machine['cores']} cores usable, {pinned}; "
         f"{machine['system']}.",
-        f"Median of {plan.rounds} round{'s' * (plan.rounds > 1)}, clients in turn, each in a process of its "
-        "own. CPU is user and system time of the client's process; ± is half the spread between rounds; the "
-        "last column is against aiohttp, round by round.",
     ]
-    return lines

@@ -1,5 +1,7 @@
 """`python -m wirespeed.testing.load`: measure one client on one workload, print one JSON line.
 
+The line is the record of `measure()`, or has an `error` beside `client` and `workload`.
+
 Without `--url` it starts the embedded server itself, on another core. What it sends stays on
 the address given; profile it with whatever attaches to a Python process.
 """
@@ -10,6 +12,7 @@ import dataclasses
 import json
 import sys
 import tempfile
+import traceback
 from collections.abc import Sequence
 
 from ..certificates import make_certificates
@@ -50,6 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     Args:
         arguments: the command line without the program's name; None takes `sys.argv`.
+
+    Raises:
+        SystemExit: 1 when the client failed, 2 when it cannot be run.
     """
     parser = _parser()
     options = parser.parse_args(arguments)
@@ -72,9 +78,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         url, cafile = options.url, options.cafile
         if url is None:
             url, cafile = _start_server(workload, server_core, stack)
-        record = measure(spec, Target(url.rstrip("/"), workload, cafile), requests)
+        try:
+            record = measure(spec, Target(url.rstrip("/"), workload, cafile), requests)
+        except Exception as exc:
+            traceback.print_exc()
+            error = f"{type(exc).__name__}: {exc}"
+            record = {"client": spec.name, "workload": workload.name, "error": error}
     json.dump(record, sys.stdout)
     print(flush=True)
+    if "error" in record:
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

@@ -198,10 +198,9 @@ def _hooks(module: Any, kind: Kind) -> dict[str, Any]:
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
-def _aiofastnet_loop() -> asyncio.AbstractEventLoop:
-    aiofastnet: Any = importlib.import_module("aiofastnet")
-    loop: asyncio.AbstractEventLoop = aiofastnet.loop_factory(new_event_loop)()
-    return loop
+def _aiofastnet_loops(factory: LoopFactory) -> LoopFactory:
+    made: LoopFactory = importlib.import_module("aiofastnet").loop_factory(factory)
+    return made
 
 
 @dataclass(frozen=True)
@@ -213,7 +212,7 @@ class ClientSpec:
         title: how it is shown.
         needs: modules that must be installed.
         make: builds it for a target.
-        new_loop: makes the loop it runs on.
+        around_loops: what it makes of the function that makes loops.
         relative_cost: roughly its CPU per request against aiohttp's; rounds of costly clients
             are made shorter by it.
         declines: tells why it cannot run a workload; None when it can.
@@ -223,9 +222,13 @@ class ClientSpec:
     title: str
     needs: tuple[str, ...]
     make: Callable[[Target], Client]
-    new_loop: LoopFactory = new_event_loop
+    around_loops: Callable[[LoopFactory], LoopFactory] = lambda factory: factory
     relative_cost: int = 1
     declines: Callable[[Workload], str | None] = lambda workload: None
+
+    def new_loop(self, workload: Workload) -> asyncio.AbstractEventLoop:
+        """Make the loop that it runs the workload on."""
+        return self.around_loops(asyncio.new_event_loop if workload.on_asyncio else new_event_loop)()
 
     def missing(self) -> str | None:
         """Tell why it cannot run here.
@@ -239,68 +242,77 @@ class ClientSpec:
         return None
 
 
-def _late(module: str, name: str, target: Target) -> Client:
+def _session(module: str) -> Callable[[Target], Client]:
+    return lambda target: SessionClient(target, module)
+
+
+def _late(module: str, name: str) -> Callable[[Target], Client]:
     """Make a client of a module that is imported when it is wanted: it needs a peer, and this module."""
-    client: Client = getattr(importlib.import_module(f".{module}", __package__), name)(target)
-    return client
+
+    def make(target: Target) -> Client:
+        client: Client = getattr(importlib.import_module(f".{module}", __package__), name)(target)
+        return client
+
+    return make
 
 
-def _floor(target: Target) -> Client:
-    return _late("floor", "FloorClient", target)
-
-
-def _httpx(target: Target) -> Client:
-    return _late("peers", "HttpxClient", target)
-
-
-def _pyreqwest(target: Target) -> Client:
-    return _late("peers", "PyreqwestClient", target)
-
-
-def _aiohttp(target: Target) -> Client:
-    return SessionClient(target, "aiohttp")
-
-
-def _wirespeed(target: Target) -> Client:
-    return SessionClient(target, "wirespeed")
-
-
-def _declines_hooks(workload: Workload) -> str | None:
+def _declines(workload: Workload) -> str | None:
     if workload.limit or workload.hosts > 1:
-        return "it has no aiohttp resolver, or no limit like aiohttp's"
+        return "no resolver or limit like aiohttp's"
     has_hooks = workload.kind in (Kind.TRACED, Kind.MIDDLEWARE)
-    return "it has no aiohttp traces or middlewares" if has_hooks else None
+    return "no traces or middlewares like aiohttp's" if has_hooks else None
 
 
 def _declines_gather(workload: Workload) -> str | None:
-    return "it has no queue behind its pool" if workload.is_gather else _declines_hooks(workload)
+    return "no queue behind its pool" if workload.is_gather else _declines(workload)
 
 
 def _declines_slow_gather(workload: Workload) -> str | None:
-    return "it takes minutes" if workload.is_gather else _declines_hooks(workload)
+    return "it takes minutes" if workload.is_gather else _declines(workload)
 
 
 _ALL: Final = (
-    ClientSpec("aiohttp", "aiohttp", ("aiohttp",), _aiohttp),
-    ClientSpec("wirespeed", "wirespeed", ("wirespeed",), _wirespeed),
+    ClientSpec("aiohttp", "aiohttp", ("aiohttp",), _session("aiohttp")),
+    ClientSpec("wirespeed", "wirespeed", ("wirespeed",), _session("wirespeed")),
     ClientSpec(
         "aiohttp-aiofastnet",
         "aiohttp + aiofastnet",
         ("aiohttp", "aiofastnet"),
-        _aiohttp,
-        _aiofastnet_loop,
+        _session("aiohttp"),
+        _aiofastnet_loops,
     ),
-    ClientSpec("aiohttp-asyncio", "aiohttp, asyncio loop", ("aiohttp",), _aiohttp, asyncio.new_event_loop),
     ClientSpec(
-        "wirespeed-asyncio",
-        "wirespeed, asyncio loop",
-        ("wirespeed",),
-        _wirespeed,
-        asyncio.new_event_loop,
+        "httpx",
+        "httpx",
+        ("httpx",),
+        _late("peers", "HttpxClient"),
+        relative_cost=40,
+        declines=_declines_slow_gather,
     ),
-    ClientSpec("httpx", "httpx", ("httpx",), _httpx, relative_cost=40, declines=_declines_slow_gather),
-    ClientSpec("pyreqwest", "pyreqwest", ("pyreqwest",), _pyreqwest, declines=_declines_hooks),
-    ClientSpec("floor", "bare floor", ("httptools",), _floor, declines=_declines_gather),
+    ClientSpec(
+        "niquests",
+        "niquests",
+        ("niquests",),
+        _late("peers", "NiquestsClient"),
+        relative_cost=8,
+        declines=_declines,
+    ),
+    ClientSpec("aiosonic", "aiosonic", ("aiosonic",), _late("peers", "AiosonicClient"), declines=_declines),
+    ClientSpec(
+        "curl_cffi",
+        "curl_cffi",
+        ("curl_cffi",),
+        _late("peers", "CurlCffiClient"),
+        relative_cost=2,
+        declines=_declines,
+    ),
+    ClientSpec(
+        "pyreqwest", "pyreqwest", ("pyreqwest",), _late("peers", "PyreqwestClient"), declines=_declines
+    ),
+    ClientSpec("wreq", "wreq", ("wreq",), _late("peers", "WreqClient"), declines=_declines_gather),
+    ClientSpec(
+        "floor", "bare floor", ("httptools",), _late("floor", "FloorClient"), declines=_declines_gather
+    ),
 )
 CLIENTS: Final = {spec.name: spec for spec in _ALL}
 BASE: Final = "aiohttp"

@@ -64,7 +64,7 @@ class LoadRun:
         self._call: Call
 
     def __enter__(self) -> "LoadRun":
-        self._loop = self._spec.new_loop()
+        self._loop = self._spec.new_loop(self._target.workload)
         asyncio.set_event_loop(self._loop)
         try:
             self._client = self._spec.make(self._target)
@@ -92,15 +92,6 @@ class LoadRun:
         finally:
             asyncio.set_event_loop(None)
             self._loop.close()
-
-    @property
-    def loop_name(self) -> str:
-        """The module that the loop comes from: `uvloop`, `asyncio`, …"""
-        return type(self._loop).__module__.partition(".")[0]
-
-    def lanes(self) -> dict[str, Any] | None:
-        """Return wirespeed's requests by lane so far; None for other clients."""
-        return self._client.lanes()
 
     def run(self, requests: int) -> Sample:
         """Send requests and measure them together.
@@ -157,6 +148,26 @@ class LoadRun:
         timed = self._loop.run_until_complete(self._spread(self._timed, each))
         return sorted(seconds for part in timed for seconds in part)
 
+    def record(self, sample: Sample) -> dict[str, Any]:
+        """Return a sample as the record that `measure` gives, without latencies and memory.
+
+        Its `loop` is the module that the loop comes from; its `lanes` are wirespeed's requests so far.
+        """
+        workload = self._target.workload
+        return {
+            "client": self._spec.name,
+            "workload": workload.name,
+            "concurrency": workload.concurrency,
+            "requests": sample.requests,
+            "cpu_us_per_request": round(sample.cpu_us_per_request, 3),
+            "requests_per_second": round(sample.requests_per_second, 1),
+            "p50_ms": None,
+            "p99_ms": None,
+            "peak_memory_mb": None,
+            "loop": type(self._loop).__module__.partition(".")[0],
+            "lanes": self._client.lanes(),
+        }
+
     async def _timed(self, requests: int) -> list[float]:
         call, clock = self._call, time.perf_counter
         seconds = []
@@ -205,18 +216,11 @@ def measure(spec: ClientSpec, target: Target, requests: int) -> dict[str, Any]:
         load.run(max(int(requests * _WARM_UP_SHARE), 1) if not workload.is_gather else workload.concurrency)
         sample = load.run(requests)
         seconds = [] if workload.is_gather else load.latencies(max(int(requests * _LATENCY_SHARE), 1))
-        lanes, loop_name = load.lanes(), load.loop_name
+        record = load.record(sample)
     peak = peak_memory()
-    return {
-        "client": spec.name,
-        "workload": workload.name,
-        "concurrency": workload.concurrency,
-        "requests": sample.requests,
-        "cpu_us_per_request": round(sample.cpu_us_per_request, 3),
-        "requests_per_second": round(sample.requests_per_second, 1),
-        "p50_ms": round(quantile(seconds, 0.50) * 1e3, 4) if seconds else None,
-        "p99_ms": round(quantile(seconds, 0.99) * 1e3, 4) if seconds else None,
-        "peak_memory_mb": None if peak is None else round(peak / 1e6, 1),
-        "loop": loop_name,
-        "lanes": lanes,
-    }
+    if seconds:
+        record |= {
+            "p50_ms": round(quantile(seconds, 0.50) * 1e3, 4),
+            "p99_ms": round(quantile(seconds, 0.99) * 1e3, 4),
+        }
+    return record | {"peak_memory_mb": None if peak is None else round(peak / 1e6, 1)}

@@ -1,4 +1,4 @@
-"""What is sent: a table of workloads, each a fixed request with the answer it must get."""
+"""What is sent: a table of workloads, each a fixed request with the answer it must get, and its goal."""
 
 import enum
 from dataclasses import dataclass
@@ -35,6 +35,10 @@ class Workload:
         is_gather: all requests at once in one `asyncio.gather`, behind a pool of `concurrency`.
         limit: of the pool; 0 for as many as are in flight, and at least 100.
         hosts: names of the server that the requests take turns at; each has connections of its own.
+        on_asyncio: every client runs on asyncio's own loop, aiohttp too.
+        is_long: takes minutes, and runs only when asked for by its name.
+        goal: how many times less CPU than aiohttp's wirespeed's must be; None for no such goal.
+        memory_goal_mb: what wirespeed's process must stay below, 10^6 bytes; None for no such goal.
     """
 
     name: str
@@ -49,6 +53,10 @@ class Workload:
     is_gather: bool = False
     limit: int = 0
     hosts: int = 1
+    on_asyncio: bool = False
+    is_long: bool = False
+    goal: float | None = None
+    memory_goal_mb: float | None = None
 
 
 JSON_ID: Final = 10425
@@ -76,15 +84,13 @@ POST_ANSWER: Final = b'{"received":NNN}'
 """Shape of the answer to a post: every client's encoding of the payload has three digits of bytes."""
 
 _ALL: Final = (
-    Workload("json1", "GET json, 1 at a time", concurrency=1, requests=8_000),
-    Workload("json64", "GET json, 64 concurrent"),
-    Workload("json1000", "GET json, 1000 concurrent", concurrency=1_000),
-    Workload("tls64", "GET json over TLS, 64", is_tls=True),
-    Workload("post64", "POST json body, 64", Kind.POST, "/post", expected=len(POST_ANSWER)),
-    Workload("rich64", "rich request, 64", Kind.RICH, expected=JSON_ID, requests=10_000),
-    Workload("decode64", "json() of the answer, 64", Kind.DECODE, expected=JSON_ID),
-    Workload("traced64", "GET json, traced, 64", Kind.TRACED),
-    Workload("middleware64", "GET json, one middleware, 64", Kind.MIDDLEWARE),
+    Workload("json1", "GET json, 1 at a time", concurrency=1, requests=8_000, goal=2.6),
+    Workload("json64", "GET json, 64 concurrent", goal=5.0),
+    Workload("json1000", "GET json, 1000 concurrent", concurrency=1_000, goal=5.0),
+    Workload("tls64", "GET json over TLS, 64", is_tls=True, goal=4.5),
+    Workload("post64", "POST json body, 64", Kind.POST, "/post", expected=len(POST_ANSWER), goal=5.5),
+    Workload("rich64", "rich request, 64", Kind.RICH, expected=JSON_ID, requests=10_000, goal=6.0),
+    Workload("decode64", "json() of the answer, 64", Kind.DECODE, expected=JSON_ID, goal=5.0),
     Workload(
         "body100k",
         "100 kB bodies, 16",
@@ -92,6 +98,7 @@ _ALL: Final = (
         concurrency=16,
         requests=4_000,
         expected=100_000,
+        goal=3.0,
     ),
     Workload(
         "body10m",
@@ -100,17 +107,39 @@ _ALL: Final = (
         concurrency=4,
         requests=100,
         expected=10_000_000,
+        goal=2.7,
     ),
-    Workload("fresh32", "a new connection each, 32", concurrency=32, requests=3_000, is_fresh=True),
-    Workload("hosts1", "1 host, limit 100, 2,000 tasks", concurrency=2_000, limit=100),
-    Workload("hosts2000", "2,000 hosts, limit 100, 2,000 tasks", concurrency=2_000, limit=100, hosts=2_000),
+    Workload("fresh32", "a new connection each, 32", concurrency=32, requests=3_000, is_fresh=True, goal=2.4),
     Workload(
         "gather100k",
         "asyncio.gather of 100,000 gets",
         concurrency=100,
         requests=100_000,
         is_gather=True,
+        goal=4.0,
+        memory_goal_mb=220.0,
     ),
+    Workload(
+        "gather1m",
+        "asyncio.gather of 1,000,000 gets",
+        concurrency=100,
+        requests=1_000_000,
+        is_gather=True,
+        is_long=True,
+        memory_goal_mb=3_000.0,
+    ),
+    Workload("hosts1", "1 host, limit 100, 2,000 tasks", concurrency=2_000, limit=100),
+    Workload(
+        "hosts2000",
+        "2,000 hosts, limit 100, 2,000 tasks",
+        concurrency=2_000,
+        limit=100,
+        hosts=2_000,
+        goal=8.0,
+    ),
+    Workload("traced64", "GET json, traced, 64", Kind.TRACED, goal=5.0),
+    Workload("middleware64", "GET json, one middleware, 64", Kind.MIDDLEWARE, goal=4.0),
+    Workload("asyncio64", "GET json, 64, on asyncio's own loop", on_asyncio=True, goal=4.0),
 )
 WORKLOADS: Final = {workload.name: workload for workload in _ALL}
 _SHORT: Final = {
@@ -123,6 +152,7 @@ _SHORT: Final = {
     "middleware": "middleware64",
     "fresh": "fresh32",
     "gather": "gather100k",
+    "asyncio": "asyncio64",
 }
 
 
