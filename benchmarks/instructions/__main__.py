@@ -15,7 +15,7 @@ from .counting import CannotCount, Count, CountingFailed, count
 from .exchanges import FLOOR, SCENARIOS
 from .stored import Comparison, Verdict
 
-_MISSING = "INSTRUCTIONS WERE NOT CHECKED: {}"
+_NOT_CHECKED = "INSTRUCTIONS WERE NOT CHECKED: {}"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         counted = count(names)
     except CannotCount as exc:
-        print(_MISSING.format(exc))
+        print(_NOT_CHECKED.format(exc))
         return 0 if options.check else 2
     except CountingFailed as exc:
         print(exc)
@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def report(counted: Mapping[str, Count], tolerance: float, *, is_check: bool) -> int:
-    """Print the figures beside the stored ones.
+    """Print the figures beside the stored ones, and with `is_check` what follows from them.
 
     Returns:
         The exit code.
@@ -67,36 +67,47 @@ def report(counted: Mapping[str, Count], tolerance: float, *, is_check: bool) ->
     known = stored.load().get(stored.key(), {})
     own = {name: value.own for name, value in counted.items()}
     comparisons = stored.compare(own, known.get("instructions", {}), tolerance)
-    print(
-        f"Instructions per exchange, {stored.key()}; missed: lookups that CPython's type cache lost, on top"
-    )
+    print(f"Instructions per exchange on {stored.key()} + those of lookups that missed CPython's type cache")
     for comparison in comparisons:
         print(_line(comparison, counted[comparison.scenario].missed))
     if not is_check:
         return 0
     if not known:
-        print(_MISSING.format(f"there are no stored figures for {stored.key()}; --update makes them"))
+        print(_NOT_CHECKED.format(f"no figures are stored for {stored.key()}; --update stores them"))
         return 0
-    moved = _moved(known.get("versions", {}))
+    print(_moved(known["versions"]))
     if not stored.is_comparable(comparisons):
-        print(_MISSING.format("the floor, which is none of our code, has moved; look, then --update"))
-        print(moved)
+        print(_NOT_CHECKED.format("the floor has moved, which is none of our code; look, then --update"))
         return 0
-    worse = [comparison.scenario for comparison in comparisons if comparison.verdict is Verdict.MORE]
-    if worse:
-        print(f"\nFAILED: more than {tolerance:g} % above the stored figure: {', '.join(worse)}")
-        print(moved)
-        print(f"python -m benchmarks.instructions --profile {worse[0]} shows where they go")
-    return int(bool(worse))
+    return _conclude(comparisons, tolerance)
+
+
+def _conclude(comparisons: list[Comparison], tolerance: float) -> int:
+    worse = _names(comparisons, Verdict.MORE)
+    if below := _names(comparisons, Verdict.LESS):
+        print(
+            f"more than {tolerance:g} % below the stored figure: {', '.join(below)}: --update, to keep it so"
+        )
+    if new := _names(comparisons, Verdict.NEW):
+        print(f"without a stored figure: {', '.join(new)}: --update stores it")
+    if not worse:
+        print(f"checked: nothing is more than {tolerance:g} % above its stored figure")
+        return 0
+    print(f"FAILED: more than {tolerance:g} % above the stored figure: {', '.join(worse)}")
+    print(f"`python -m benchmarks.instructions --profile {worse[0]}` shows where they go")
+    print("If it has to be, --update stores the new figures, and the commit says why")
+    return 1
+
+
+def _names(comparisons: list[Comparison], verdict: Verdict) -> list[str]:
+    return [comparison.scenario for comparison in comparisons if comparison.verdict is verdict]
 
 
 def _line(comparison: Comparison, missed: float) -> str:
-    line = f"{comparison.scenario:<12}{comparison.counted:>10,.0f}  missed {max(missed, 0):>6,.0f}"
+    line = f"{comparison.scenario:<12}{comparison.counted:>9,.0f} + {max(missed, 0):>5,.0f}"
     if comparison.stored is not None:
-        line += f"  stored {comparison.stored:>9,.0f}  {comparison.change:+6.1f} %"
-    if comparison.verdict is not Verdict.SAME:
-        line += f"  {comparison.verdict.value}"
-    return line
+        line += f"   stored {comparison.stored:>9,.0f}  {comparison.change:+6.1f} %"
+    return line if comparison.verdict is Verdict.SAME else f"{line}  {comparison.verdict.value}"
 
 
 def _moved(before: Mapping[str, str]) -> str:
@@ -105,7 +116,7 @@ def _moved(before: Mapping[str, str]) -> str:
     moved = [
         f"{name} {before.get(name)} -> {value}" for name, value in now.items() if before.get(name) != value
     ]
-    return "since they were stored: " + (", ".join(moved) or "the same interpreter and packages")
+    return "changed since they were stored: " + (", ".join(moved) or "neither interpreter nor packages")
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ def read_count(dump: bytes) -> Count:
     total = _TOTAL.search(dump)
     if total is None:
         raise CountingFailed("a file of callgrind's has no total")
-    # A name is written once, with a number; then the number stands for it. Calls: who, how often, at what cost.
+    # A name is written once, with a number; then the number stands for it.
     numbers = set(re.findall(rb"^c?fn=\((\d+)\) %b(?:'\d+)?$" % _LOOKUP, dump, re.MULTILINE))
     calls = (
         found

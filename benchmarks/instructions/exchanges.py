@@ -90,7 +90,7 @@ class Exchanges:
         self._loop = new_event_loop()
         self._loop.time = wire.steady_clock()  # type: ignore[method-assign]
         asyncio.set_event_loop(self._loop)
-        wire.TCPConnector.answer = self.scenario.answer
+        self._peer = wire.TCPConnector.peer = wire.Peer(self.scenario.answer)
         self._client: SessionClient | None = None
         if self.scenario.is_floor:
             self._calls = [_floor_call(self._loop, self.scenario) for _ in range(IN_FLIGHT)]
@@ -121,11 +121,12 @@ class Exchanges:
             How many exchanges were made.
 
         Raises:
-            RuntimeError: an answer was not the scenario's, or a request was not on the express lane.
+            RuntimeError: an answer was not the scenario's, a request was not on the express lane, or the
+                connections were not kept.
         """
         self._loop.run_until_complete(self._run(rounds))
         self.sent += rounds * IN_FLIGHT
-        self._check_lanes()
+        self._check()
         return rounds * IN_FLIGHT
 
     async def _run(self, rounds: int) -> None:
@@ -137,9 +138,12 @@ class Exchanges:
             if (got := await call()) != expected:
                 raise RuntimeError(f"{self.scenario.name}: expected {expected}, got {got}")
 
-    def _check_lanes(self) -> None:
+    def _check(self) -> None:
         if self._client is None:
             return
+        wires = self._peer.wires
+        if len(wires) != IN_FLIGHT or sum(wire.writes for wire in wires) != self.sent:
+            raise RuntimeError(f"{self.scenario.name}: expected {IN_FLIGHT} connections, got {len(wires)}")
         lanes = self._client.lanes()
         if lanes is None or lanes["full"] or lanes["express"] != self.sent:
             raise RuntimeError(f"{self.scenario.name}: expected {self.sent} express requests, got {lanes}")

@@ -9,6 +9,7 @@ import re
 import sys
 import tempfile
 from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -19,8 +20,12 @@ from .exchanges import IN_FLIGHT
 HAS_TRAMPOLINES: Final = sys.version_info >= (3, 12)
 
 _NAMED: Final = re.compile(r"\((\d+)\)(?: (.*))?")
-_PART: Final = re.compile(r"PID (\d+), part")
 _RECURSION: Final = re.compile(r"'\d+$")
+# How calls get from one place to another, with all of the program below each.
+_PLUMBING: Final = re.compile(
+    r"__Pyx_|_?PyObject_(Make|Call|Fast|Vector)|_?PyVectorcall|_PyEval_|_PyFunction_Vec|cfunction_|method_vec|"
+    r"vectorcall_|slot_tp_call|py_trampoline|PyIter_Send|PyGen_|gen_send|0x|__pyx_\w+6uvloop|uv_"
+)
 _CYTHON: Final = re.compile(r"__pyx_(?:pw|pf|f|fuse_\d+\w*|getprop|setprop|tp_(\w+?))_(?=\d)(\w+)")
 
 
@@ -86,9 +91,6 @@ def read_costs(text: str) -> Costs:
                 if not _RECURSION.search(called):
                     costs.all[called] += cost
                 calls = None
-        elif line.startswith("cmd:") or line.startswith("desc:"):
-            found = _PART.search(line)
-            costs.process = int(found[1]) if found else costs.process
         elif line.startswith("pid:"):
             costs.process = int(line[4:])
     return costs
@@ -131,27 +133,47 @@ def _take_trampolines(process: int) -> dict[int, str]:
 
 
 def _tables(scenario: str, costs: Costs, trampolines: dict[int, str], top: int) -> list[str]:
+    """Lay a profile out. Calls of a coroutine are the times that it was resumed."""
     exchanges = LONG * IN_FLIGHT
     total = sum(costs.own.values())
-    lines = [f"{scenario}: {total / exchanges:,.0f} instructions per exchange"]
+    lines = [f"{scenario}: {total / exchanges:,.0f} instructions per exchange, profiled"]
 
-    def table(title: str, rows: dict[str, int]) -> None:
-        lines.extend(["", f"{title:>10} {'%':>6} {'calls':>7}"])
-        for name, cost in sorted(rows.items(), key=lambda row: -row[1])[:top]:
-            calls = costs.calls.get(name, 0) / exchanges
-            lines.append(
-                f"{cost / exchanges:>10,.0f} {cost / total:>6.1%} {calls:>7.2f}  {readable(name, trampolines)}"
-            )
+    def table(title: str, rows: Iterable[_Row]) -> None:
+        lines.extend(["", f"{'Ir':>9} {'%':>6} {'calls':>7}  {title}"])
+        for row in sorted(rows, key=lambda row: -row.cost)[:top]:
+            cost, calls = row.cost / exchanges, row.calls / exchanges
+            lines.append(f"{cost:>9,.0f} {row.cost / total:>6.1%} {calls:>7.2f}  {row.name}")
 
-    pythons = {name: cost for name, cost in costs.all.items() if _address(name) in trampolines}
-    if pythons:
-        table("Python", pythons)
-    ours = {name: cost for name, cost in costs.all.items() if name not in pythons and "wirespeed" in name}
-    table("the core", ours)
-    table("inclusive", {name: cost for name, cost in costs.all.items() if name not in pythons})
-    table("self", costs.own)
-    table("library", costs.libraries)
+    known = {name: readable(name, trampolines) for name in {*costs.own, *costs.all}}
+    pythons = {name for name in known if _address(name) in trampolines}
+    ours = {name for name in known if name.startswith("__pyx_") and "wirespeed" in name}
+    others = {name for name in known if not _PLUMBING.match(name)} - pythons - ours
+    table("Python functions, with all that they call", _merge(costs.all, costs.calls, known, pythons))
+    table("functions of the core, with all that they call", _merge(costs.all, costs.calls, known, ours))
+    table("other functions, with all that they call", _merge(costs.all, costs.calls, known, others))
+    table("functions without what they call", _merge(costs.own, costs.calls, known, known))
+    libraries = {name: "/".join(Path(name).parts[-2:]) for name in costs.libraries}
+    table("libraries", _merge(costs.libraries, {}, libraries, libraries))
     return lines
+
+
+@dataclass
+class _Row:
+    name: str
+    cost: int
+    calls: int
+
+
+def _merge(
+    costs: Mapping[str, int], calls: Mapping[str, int], known: Mapping[str, str], chosen: Iterable[str]
+) -> Iterable[_Row]:
+    """Make one row of a Cython function and its wrapper, which have one name and call one another."""
+    rows: dict[str, _Row] = {}
+    for name in chosen:
+        row = rows.setdefault(known[name], _Row(known[name], 0, 0))
+        row.cost = max(row.cost, costs.get(name, 0))
+        row.calls = max(row.calls, calls.get(name, 0))
+    return rows.values()
 
 
 def _address(name: str) -> int:
@@ -170,7 +192,7 @@ def readable(name: str, trampolines: dict[int, str]) -> str:
         return f"{what} ({'/'.join(Path(file).parts[-2:])})"
     found = _CYTHON.match(name)
     if found is None:
-        return "/".join(Path(name).parts[-2:]) if name.startswith("/") else name
+        return name
     parts, rest = [], found[2]
     while piece := re.match(r"(\d+)", rest):
         length = int(piece[1])

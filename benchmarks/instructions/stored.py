@@ -29,9 +29,9 @@ class Verdict(enum.Enum):
     """What a figure says, compared with the stored one."""
 
     SAME = "within the tolerance"
-    MORE = "more than stored: a regression, unless there is a reason; then --update"
-    LESS = "less than stored: lower the stored figure with --update, so that it stays so"
-    NEW = "no stored figure"
+    MORE = "MORE"
+    LESS = "less"
+    NEW = "new"
 
 
 @dataclass(frozen=True)

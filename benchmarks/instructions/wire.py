@@ -7,7 +7,8 @@ A module by aiohttp's names, so that `wirespeed.testing.load` builds its client 
 import asyncio
 import itertools
 from collections.abc import Callable
-from typing import Any, Final
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final
 
 from aiohttp.client_proto import ResponseHandler
 
@@ -89,21 +90,30 @@ class Wire(asyncio.Transport):
         return 0
 
 
+@dataclass
+class Peer:
+    """Who is at the other end.
+
+    Attributes:
+        answer: what it sends for each write.
+        wires: the connections that it was dialled on.
+    """
+
+    answer: bytes
+    wires: list[Wire] = field(default_factory=list)
+
+
 class TCPConnector(wirespeed.TCPConnector):
-    """Dials wires. `answer` is what their peer sends; `wires` are those that were dialled."""
+    """Dials wires to `peer`, which is for whoever makes the connector to choose beforehand."""
 
-    answer: bytes = b""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.wires: list[Wire] = []
+    peer: ClassVar[Peer]
 
     async def _create_connection(self, req: Any, traces: Any, timeout: Any) -> ResponseHandler:
         protocol = ResponseHandler(self._loop)
-        wire = Wire(self._loop, self.answer)
+        wire = Wire(self._loop, self.peer.answer)
         wire.set_protocol(protocol)
         protocol.connection_made(wire)
-        self.wires.append(wire)
+        self.peer.wires.append(wire)
         return protocol
 
 
