@@ -43,16 +43,26 @@ def main(arguments: list[str] | None = None) -> int:
     return report(counted, options.tolerance, is_check=options.check)
 
 
+def _scenario(name: str) -> str:
+    if name not in SCENARIOS:
+        raise argparse.ArgumentTypeError(f"no scenario {name!r}; there are {', '.join(SCENARIOS)}")
+    return name
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.instructions",
         description="Count the instructions of fixed exchanges of the express lane.",
     )
-    parser.add_argument("scenario", nargs="*", help=f"of {', '.join(SCENARIOS)}; all by default")
+    parser.add_argument(
+        "scenario", nargs="*", type=_scenario, help=f"of {', '.join(SCENARIOS)}; all by default"
+    )
     action = parser.add_mutually_exclusive_group()
     action.add_argument("--check", action="store_true", help="fail when a figure is above the stored one")
     action.add_argument("--update", action="store_true", help="store the figures")
-    action.add_argument("--profile", metavar="SCENARIO", help="show where its instructions go")
+    action.add_argument(
+        "--profile", metavar="SCENARIO", type=_scenario, help="show where its instructions go"
+    )
     parser.add_argument("--tolerance", type=float, default=stored.TOLERANCE, help="percent")
     parser.add_argument("--top", type=int, default=30, help="rows of each table of a profile")
     return parser

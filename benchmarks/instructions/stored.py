@@ -53,7 +53,7 @@ class Comparison:
     @property
     def change(self) -> float | None:
         """Percent more than stored; negative for less."""
-        return None if self.stored is None else (self.counted / self.stored - 1) * 100
+        return None if self.stored is None else 100 * (self.counted - self.stored) / self.stored
 
     @property
     def verdict(self) -> Verdict:
@@ -97,19 +97,20 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "compiler": platform.python_compiler(), **found}
 
 
-def load(file: Path = FILE) -> dict[str, Any]:
+def load(file: Path | None = None) -> dict[str, Any]:
     """Read the stored figures of all kinds of interpreter, by key."""
+    file = file or FILE
     stored: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.is_file() else {}
     return stored
 
 
-def update(counted: Mapping[str, float], file: Path = FILE) -> None:
+def update(counted: Mapping[str, float]) -> None:
     """Store figures for the running interpreter; those of scenarios that were not counted stay."""
-    stored = load(file)
+    stored = load()
     figures = stored.get(key(), {}).get("instructions", {})
     figures |= {name: round(value) for name, value in counted.items()}
     stored[key()] = {"versions": versions(), "instructions": figures}
-    file.write_text(json.dumps(stored, indent=2, sort_keys=True) + "\n", "utf-8")
+    FILE.write_text(json.dumps(stored, indent=2, sort_keys=True) + "\n", "utf-8")
 
 
 def compare(
