@@ -214,13 +214,13 @@ def test_what_is_stored_is_what_is_compared_with(
     assert entry["versions"]["python"] == sys.version.split()[0]
     assert app.main(["--check"]) == 0
     assert "checked" in capsys.readouterr().out
-    set_count(monkeypatch, json=1051)
+    set_count(monkeypatch, json=1031)
     assert app.main(["--check"]) == 1
-    assert "FAILED: more than 5 % above the stored figure: json" in capsys.readouterr().out
-    assert app.main(["--check", "--tolerance", "6"]) == 0
+    assert "FAILED: more than 3 % above the stored figure: json" in capsys.readouterr().out
+    assert app.main(["--check", "--tolerance", "4"]) == 0
     set_count(monkeypatch, json=900)
     assert app.main(["--check"]) == 0
-    assert "more than 5 % below the stored figure: json" in capsys.readouterr().out
+    assert "more than 3 % below the stored figure: json" in capsys.readouterr().out
 
 
 def test_an_update_keeps_the_figures_of_others(figures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
