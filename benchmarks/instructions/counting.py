@@ -131,9 +131,12 @@ def run_callgrind(
     command += [sys.executable, *python, "-m", switch.__name__, scenario, str(library), str(SHORT), str(LONG)]
     environment = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
     environment |= {"PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1", "LC_ALL": "C.UTF-8"}
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=TIMEOUT, check=False
-    )
+    try:
+        done = subprocess.run(
+            command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=TIMEOUT, check=False
+        )
+    except subprocess.TimeoutExpired as exc:
+        raise CountingFailed(f"{scenario} under valgrind took more than {TIMEOUT} s") from exc
     files = (out.with_name("callgrind.out.1"), out.with_name("callgrind.out.2"))
     if done.returncode or not all(file.is_file() for file in files):
         raise CountingFailed(f"{scenario} under valgrind: exit code {done.returncode}\n{done.stderr[-4000:]}")
