@@ -33,13 +33,15 @@ from aiohttp.client_middlewares import build_client_middlewares
 from aiohttp.client_reqrep import ClientRequest, ConnectionKey
 from aiohttp.connector import HTTP_AND_EMPTY_SCHEMA_SET
 from aiohttp.cookiejar import _UnlimitedCookieJar
-from aiohttp.helpers import BaseTimerContext, TimeoutHandle, TimerNoop, strip_auth_from_url
+from aiohttp.helpers import BaseTimerContext, TimerNoop, strip_auth_from_url
 from aiohttp.tracing import Trace
 from multidict import istr
 from yarl import URL
 
 from . import attempt
+from ._core.clock import Clock
 from ._core.exchange import ExchangeSettings
+from ._core.hooked import Hop
 from .prepare import SETTING_OPTIONS, build_url, new_settings, prepare, ssl_of, timeout_of
 from .upload import settle
 
@@ -51,7 +53,7 @@ NOT_CONNECTED = (
     ClientConnectorCertificateError,
     ClientConnectorSSLError,
 )
-_UNTIMED = TimerNoop()
+UNTIMED = TimerNoop()
 
 
 def total_at(loop: asyncio.AbstractEventLoop, timeout: ClientTimeout) -> float:
@@ -92,6 +94,7 @@ class Call:
         str_or_url: as in aiohttp.
         options: the keyword arguments, all of them among `lanes.EXPRESS_OPTIONS`.
         total_by: loop time at which the whole request times out, when that was found already.
+        url: what `str_or_url` comes to, when that was found already.
 
     Raises:
         ValueError, TypeError, InvalidURL: bad arguments, as in aiohttp; nothing was sent.
@@ -105,6 +108,7 @@ class Call:
         str_or_url: Any,
         options: Mapping[str, Any],
         total_by: float | None = None,
+        url: URL | None = None,
     ) -> None:
         self.session = session
         self.options = options
@@ -126,7 +130,7 @@ class Call:
         self.params = options.get("params") or {}
         self.cookies = options.get("cookies")
         self.headers = session._prepare_headers(options.get("headers"))
-        self.url = build_url(session, str_or_url)
+        self.url = build_url(session, str_or_url) if url is None else url
         self.skip_headers = self._skip_headers(options.get("skip_auto_headers"))
         self.timeout = timeout_of(session, options)
         self.total_at = total_at(session._loop, self.timeout) if total_by is None else total_by
@@ -138,9 +142,10 @@ class Call:
             self.middlewares = session._middlewares
         self.tracker = options.get("upload_tracker")
         self.traces: list[Trace] = []
-        self.timer: BaseTimerContext = _UNTIMED
+        self.timer: BaseTimerContext | Clock = UNTIMED
         self._stop_timer: Callable[[], None] | None = None
         self.req: ClientRequest | None = None
+        self.key: ConnectionKey | None = None
         self.resp: aiohttp.ClientResponse | None = None
         self.history: list[aiohttp.ClientResponse] = []
 
@@ -162,20 +167,29 @@ class Call:
 
     # From start to end
 
-    async def run(self, first: aiohttp.ClientResponse | None = None) -> aiohttp.ClientResponse:
+    async def run(
+        self,
+        first: aiohttp.ClientResponse | None = None,
+        error: BaseException | None = None,
+        *,
+        has_begun: bool = False,
+    ) -> aiohttp.ClientResponse:
         """Go on until there is a response to return.
 
         Args:
             first: the response of an attempt that was made already, or None.
+            error: what such an attempt has raised, or None.
+            has_begun: the clock runs, and the traces were told.
 
         Raises:
             What `aiohttp.ClientSession.request` raises.
         """
         self.resp = first
         try:
-            await self._begin()
+            if not has_begun:
+                await self._begin()
             with self.timer:
-                resp = await self._hop_on(first)
+                resp = await self._hop_on(first, error)
             await self._close_body()
             raise_for_status = self.options.get("raise_for_status")
             if raise_for_status is None:
@@ -185,44 +199,69 @@ class Call:
             self._leave_timer(resp)
             resp._history = tuple(self.history)
             for trace in self.traces:
-                await trace.send_request_end(self.method, self._traced_url(), self.headers, resp)
+                await trace.send_request_end(self.method, self.traced_url(), self.headers, resp)
             if self.tracker is not None:
                 self.tracker._finalize()
             return resp
         except BaseException as exc:
-            if self._stop_timer is not None:
-                self._stop_timer()
-            if self.tracker is not None:
-                self.tracker._finalize()
-            if self.resp is not None:
-                self.resp.close()
-            await self._close_body()
-            for trace in self.traces:
-                await trace.send_request_exception(self.method, self._traced_url(), self.headers, exc)
+            await self._fail(exc)
             raise
+        finally:
+            del error  # its traceback holds this frame
+
+    async def give_up(self, exc: BaseException) -> aiohttp.ClientResponse:
+        """End a request that something else than an attempt has failed.
+
+        Raises:
+            BaseException: `exc`.
+        """
+        try:
+            await self._fail(exc)
+            raise exc
+        finally:
+            del exc
+
+    async def _fail(self, exc: BaseException) -> None:
+        if self._stop_timer is not None:
+            self._stop_timer()
+        if self.tracker is not None:
+            self.tracker._finalize()
+        if self.resp is not None:
+            self.resp.close()
+        await self._close_body()
+        for trace in self.traces:
+            await trace.send_request_exception(self.method, self.traced_url(), self.headers, exc)
+
+    def take_over(self, hop: Hop, traces: list[Trace]) -> None:
+        """Go on with what the core has begun: its clock, its traces and its request."""
+        if hop.clock is not None:
+            self.timer = hop.clock
+            self._stop_timer = hop.clock.stop
+        self.traces = traces
+        if hop.headers is not None:
+            self.headers = hop.headers
+        self.req = hop.req
+        self.key = hop.key
 
     async def _begin(self) -> None:
         """Start the clock where code of the user's runs inside, and tell the traces."""
         session = self.session
         if not (session._trace_configs or self.middlewares):
             return
-        total = TimeoutHandle(session._loop, self.timeout.total, ceil_threshold=self.timeout.ceil_threshold)
-        handle = total.start()
-
-        def stop() -> None:
-            total.close()
-            if handle is not None:
-                handle.cancel()
-
-        self._stop_timer = stop
+        clock = None
+        if self.total_at:
+            connector: Any = session._connector
+            clock = Clock(session._loop, connector.pool.deadlines, self.total_at)
+            self._stop_timer = clock.stop
         context = self.options.get("trace_request_ctx")
         for config in session._trace_configs:
             # Through its module: tools replace it there.
             new_trace = vars(_client)["Trace"]
             trace = new_trace(session, config, config.trace_config_ctx(trace_request_ctx=context))
-            await trace.send_request_start(self.method, self._traced_url(), self.headers)
+            await trace.send_request_start(self.method, self.traced_url(), self.headers)
             self.traces.append(trace)
-        self.timer = total.timer()
+        if clock is not None:
+            self.timer = clock
 
     def _leave_timer(self, resp: aiohttp.ClientResponse) -> None:
         """Stop the clock; the core times the body, but aiohttp's own parts of it need this one."""
@@ -232,7 +271,8 @@ class Call:
             else:
                 self._stop_timer()
 
-    def _traced_url(self) -> URL:
+    def traced_url(self) -> URL:
+        """The URL as traces are told of it."""
         return self.url.update_query(self.params)
 
     async def _settle(self, req: ClientRequest) -> None:
@@ -247,52 +287,67 @@ class Call:
         if self.req is not None and self.req._body is not None:
             await self.req._body.close()
 
-    async def _hop_on(self, resp: aiohttp.ClientResponse | None) -> aiohttp.ClientResponse:
+    async def _hop_on(
+        self, resp: aiohttp.ClientResponse | None, error: BaseException | None
+    ) -> aiohttp.ClientResponse:
         """Send, and send again while that is called for."""
         while True:
             if resp is None:
+                failed, error = error, None
                 try:
-                    resp = await self._try()
+                    resp = await self._try(failed)
                 except _Again:
                     continue
+                finally:
+                    del failed
                 self.resp = resp
-                if cookies := resp._raw_cookie_headers:
-                    self.session._cookie_jar.update_cookies_from_headers(cookies, resp.url)
+            if cookies := resp._raw_cookie_headers:
+                self.session._cookie_jar.update_cookies_from_headers(cookies, resp.url)
             if resp.status not in REDIRECTS or not self.options.get("allow_redirects", True):
                 return resp
             for trace in self.traces:
-                await trace.send_request_redirect(self.method, self._traced_url(), self.headers, resp)
+                await trace.send_request_redirect(self.method, self.traced_url(), self.headers, resp)
             if not await self._follow(resp):
                 return resp
             resp = None
 
     # One hop
 
-    async def _try(self) -> aiohttp.ClientResponse:
+    async def _try(self, error: BaseException | None) -> aiohttp.ClientResponse:
         """Build and send the request.
+
+        Args:
+            error: what sending it has raised, when that was done already.
 
         Raises:
             _Again: it is to be sent again on another connection.
         """
-        req = self.req = self._build()
+        if error is None:
+            self.req = self.build()
+        req = self.req
         try:
+            if error is not None:
+                raise error
+            assert req is not None
             if self.middlewares:
-                return await build_client_middlewares(self._handle, self.middlewares)(req)
-            return await self._handle(req)
+                return await build_client_middlewares(self.handle, self.middlewares)(req)
+            return await self.handle(req)
         except NOT_CONNECTED:
             raise
         except (ClientOSError, ServerDisconnectedError):
             if not self.may_retry:
                 raise
             self.may_retry = False
-            if self.data is not None:
+            if self.data is not None and req is not None:
                 # The payload rewinds itself; building it anew would send only the unread rest.
                 await self._settle(req)
                 body = req._body
                 if body is not None and body.consumed:
                     raise
                 self.data = body
-            count_retry(self.session, req.connection_key)
+            key = self.key if req is None else req.connection_key
+            assert key is not None
+            count_retry(self.session, key)
             raise _Again from None
         except ClientError:
             raise
@@ -300,8 +355,10 @@ class Call:
             if exc.errno is None and isinstance(exc, asyncio.TimeoutError):
                 raise
             raise ClientOSError(*exc.args) from exc
+        finally:
+            del error
 
-    async def _handle(self, req: ClientRequest) -> aiohttp.ClientResponse:
+    async def handle(self, req: ClientRequest) -> aiohttp.ClientResponse:
         """Send a request once: the innermost handler of the middlewares."""
         if (tracker := req._upload_tracker) is not None:
             req._upload_gen = tracker._attempt_started()
@@ -314,12 +371,12 @@ class Call:
         prepared = prepare(req, self.session._connector)  # type: ignore[arg-type]
         if not self.traces:
             prepared.fill()
-        timer = None if self.timer is _UNTIMED else self.timer
+        timer = None if self.timer is UNTIMED else self.timer
         return await attempt.send(
             self.session, prepared, self.settings, self.timeout, self.total_at, timer, self.traces
         )
 
-    def _build(self) -> ClientRequest:
+    def build(self) -> ClientRequest:
         """Let aiohttp build the request for the URL as it is now."""
         session = self.session
         self.url, auth_from_url = strip_auth_from_url(self.url)

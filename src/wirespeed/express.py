@@ -26,9 +26,10 @@ from . import attempt, shapes
 from ._core.connection import Connection
 from ._core.exchange import Exchange
 from ._core.hosts import PoolClosed, TooManyWaiters, WaitTimeout
-from ._core.request import Lane, RequestCoroutine
+from ._core.request import RequestCoroutine
 from .acquisition import StandIn
 from .call import NOT_CONNECTED, REDIRECTS, Call, check_status, count_retry
+from .hooks import HookedLane, new_hooks
 from .lanes import WATCH, lane_reason
 from .prepare import (
     PLAIN_METHODS,
@@ -43,7 +44,7 @@ from .prepare import (
 from .response import ClientResponse
 
 
-class ExpressLane(Lane):
+class ExpressLane(HookedLane):
     """What the express lane keeps of one session, and what it does in Python.
 
     Args:
@@ -54,6 +55,7 @@ class ExpressLane(Lane):
         super().__init__(WATCH, ClientResponse, PLAIN_METHODS, sentinel)
         self.requests = PlainRequests()
         self.settings = new_settings(session, {})
+        self.hooks = new_hooks()
 
     # What the core asks about a session
 
@@ -64,7 +66,6 @@ class ExpressLane(Lane):
         """Whether requests may be kept as heads, and whether the jar is as aiohttp makes it."""
         is_plain = (
             self.requests.is_usable(session)
-            and not session._middlewares
             # A mock looks at each connection before it is used.
             and not hasattr(type(session._connector), "pool")
         )
@@ -75,6 +76,7 @@ class ExpressLane(Lane):
 
     def _forget(self) -> None:
         self.requests.forget()
+        self.hooks.forget()
 
     # What the core leaves to Python. `asked` is the RequestCoroutine.
 
@@ -133,14 +135,7 @@ class ExpressLane(Lane):
                 return await session._request(  # type: ignore[no-any-return]
                     asked.method, asked.str_or_url, **asked.options
                 )
-            if isinstance(exc, PoolClosed | TooManyWaiters | WaitTimeout):
-                self._unsent(asked, exc)
-                raise asked.connector._refusal(prepared.host, prepared.real_url, exc) from exc
-            if isinstance(exc, HttpProcessingError):
-                raise attempt.bad_response(prepared, exc) from exc
-            if type(exc) is ConnectionResetError:
-                # Lost while it was in hand.
-                exc = _caused(ClientConnectionResetError(*exc.args), exc)
+            exc = self._as_raised(asked, exc)
             if not isinstance(exc, ClientError):
                 if isinstance(exc, OSError) and not isinstance(exc, asyncio.TimeoutError):
                     raise ClientOSError(*exc.args) from exc
@@ -157,16 +152,29 @@ class ExpressLane(Lane):
         call.may_retry = False
         return await call.run()
 
+    def _as_raised(self, asked: RequestCoroutine, exc: Exception) -> Exception:
+        """What an attempt raises for what it died of."""
+        prepared = asked.prepared
+        if isinstance(exc, PoolClosed | TooManyWaiters | WaitTimeout):
+            self._unsent(asked, exc)
+            return _caused(asked.connector._refusal(prepared.host, prepared.real_url, exc), exc)
+        if isinstance(exc, HttpProcessingError):
+            return _caused(attempt.bad_response(prepared, exc), exc)
+        if type(exc) is ConnectionResetError:
+            # Lost while it was in hand.
+            return _caused(ClientConnectionResetError(*exc.args), exc)
+        return exc
+
     async def _look_at(self, asked: RequestCoroutine, resp: ClientResponse) -> aiohttp.ClientResponse:
         """Deal with cookies, a redirect, or a status that the caller does not want."""
         session, options = asked.session, asked.options
         try:
+            if resp.status in REDIRECTS and options.get("allow_redirects", True):
+                return await self._call(asked).run(resp)
             if resp.has_cookies:
                 cookies = resp._raw_cookie_headers
                 assert cookies is not None
                 session._cookie_jar.update_cookies_from_headers(cookies, resp.url)
-            if resp.status in REDIRECTS and options.get("allow_redirects", True):
-                return await self._call(asked).run(resp)
             raise_for_status = options.get("raise_for_status")
             if raise_for_status is None:
                 raise_for_status = session._raise_for_status
@@ -188,7 +196,7 @@ class ExpressLane(Lane):
         )
 
 
-def _caused(exc: BaseException, cause: BaseException) -> Any:
+def _caused(exc: Exception, cause: BaseException) -> Exception:
     exc.__cause__ = cause
     return exc
 

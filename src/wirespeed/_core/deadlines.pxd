@@ -12,6 +12,8 @@ cdef class Deadline:
 
     # Up-call, at or after the time asked for; `now` is never before it
     cdef int _on_deadline(self, double now) except -1
+    # Up-call: the pool was closed, and its timer with it
+    cdef int _on_forgotten(self) except -1
     cdef void _unlink(self) noexcept
 
 

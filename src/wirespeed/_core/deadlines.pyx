@@ -57,6 +57,10 @@ cdef class Deadline:
     cdef int _on_deadline(self, double now) except -1:
         raise NotImplementedError
 
+    cdef int _on_forgotten(self) except -1:
+        self._unlink()
+        return 0
+
     cdef void _unlink(self) noexcept:
         if self._bucket is None:
             return
@@ -183,12 +187,14 @@ cdef class Deadlines:
     cpdef object close(self):
         """Forget every deadline and cancel the timer. Safe to call twice."""
         cdef Bucket bucket
+        cdef Deadline deadline
         if self._handle is not None:
             self._handle.cancel()
             self._handle = None
         for bucket in [self._serving, *self._buckets.values()]:
             while bucket is not None and bucket.first is not NULL:
-                (<Deadline> bucket.first)._unlink()
+                deadline = <Deadline> bucket.first
+                deadline._on_forgotten()
         self._buckets.clear()
         self._ticks.clear()
         self._recent = None

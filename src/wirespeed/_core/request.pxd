@@ -46,6 +46,7 @@ cdef class Lane:
     cdef object default_headers
     cdef object cookie_jar
     cdef object trace_configs
+    cdef object middlewares
     cdef object resolve_charset
     cdef object raise_for_status
     cdef bint is_express                # a request without options is the express lane's
@@ -62,6 +63,14 @@ cdef class Lane:
 
     cdef bint is_current(self, object session) except -1
     cdef Times times_of(self, object timeout)
+
+
+cdef enum Stage:
+    AT_START = 0
+    QUEUED                              # for a slot of the pool
+    DIALLING                            # in Python
+    SENT
+    LEAVING                             # in Python, which returns what we return
 
 
 cdef class RequestCoroutine(NativeCoroutine):
@@ -84,6 +93,7 @@ cdef class RequestCoroutine(NativeCoroutine):
     cdef Exchange exchange
 
     cdef object _slowly(self)
+    cdef object _hook(self)
     cdef Prepared _find(self)
     cdef object _acquire(self, Host host)
     cdef object _send(self, Connection conn)

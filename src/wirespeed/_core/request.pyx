@@ -30,14 +30,6 @@ cdef tuple NAMES = (
 cdef dict NO_OPTIONS = {}
 cdef object _getversion = getversion
 
-cdef enum Stage:
-    AT_START = 0
-    QUEUED                              # for a slot of the pool
-    DIALLING                            # in Python
-    SENT
-    LEAVING                             # in Python, which returns what we return
-
-
 cdef class Prepared:
     """One request as the core takes it.
 
@@ -138,6 +130,7 @@ cdef class Lane:
         self.resolve_charset = session._resolve_charset
         self.raise_for_status = session._raise_for_status
         self.trace_configs = session._trace_configs
+        self.middlewares = session._middlewares
         self.times = self.other_times = self._new_times(session._timeout)
         self.is_plain, self.is_usual_jar = self._is_plain(session)
         self.jar_count = len(session._cookie_jar.__dict__) if self.is_usual_jar else 0
@@ -200,8 +193,10 @@ cdef class RequestCoroutine(NativeCoroutine):
         cdef Connection conn
         if not lane.is_current(self.session) and not lane.renew(self.session):
             return self._slowly()
-        if not lane.is_plain or lane.trace_configs or lane.pool.is_closed:
+        if not lane.is_plain or lane.pool.is_closed:
             return self._slowly()
+        if lane.trace_configs or lane.middlewares or "middlewares" in self.options:
+            return self._hook()
         lane.express += 1
         prepared = self._find()
         if prepared is None:
@@ -224,6 +219,14 @@ cdef class RequestCoroutine(NativeCoroutine):
         """Let Python do all of it."""
         self.stage = Stage.LEAVING
         return self.delegate(self.lane._perform(self.session, self.method, self.str_or_url, self.options))
+
+    cdef object _hook(self):
+        """Let code of the user's take part, in a coroutine of its own."""
+        coroutine = self.lane._hook(self)
+        if coroutine is None:
+            return self._slowly()
+        self.stage = Stage.LEAVING
+        return self.delegate(coroutine)
 
     cdef Prepared _find(self):
         """The request ready to send; None when it is one for Python."""

@@ -1,0 +1,17 @@
+"""The total time of a request around code of the user's."""
+
+from wirespeed._core.deadlines cimport Deadline, Deadlines
+
+
+cdef class Clock(Deadline):
+    cdef object loop
+    cdef double at                      # loop time
+    cdef object handle                  # a timer of its own once the pool was closed, or None
+    cdef list tasks                     # that are inside, and are cancelled when the time passes
+    cdef bint has_passed
+    cdef bint is_handed_over            # whoever enters next goes on inside
+    cdef Py_ssize_t cancelling          # requests to cancel the task that has entered last, by others
+
+    cdef int start(self, Deadlines deadlines) except -1
+    cdef int enter(self) except -1
+    cdef int leave(self, object exc) except -1

@@ -1,0 +1,170 @@
+"""Requests with middlewares or traces: what the core leaves to Python.
+
+The core drives the middlewares and the listeners of most requests (`_core/hooked`). Here is what it keeps of a
+session made, and how a `Call` goes on where the core does not. A part of the express lane; it must
+not send anything itself.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import aiohttp
+from aiohttp import ClientSession
+from aiohttp import client as _client
+from aiohttp.client_middlewares import build_client_middlewares
+from aiohttp.tracing import Trace, TraceConfig, TraceRequestEndParams, TraceRequestStartParams
+from aiosignal import Signal
+from multidict import getversion
+from yarl import URL
+
+from ._core import hooked
+from ._core.guard import Watch
+from ._core.hooked import Hooks, Hop, Listeners, Template
+from ._core.request import Lane
+from .call import UNTIMED, Call
+from .prepare import PlainRequests, Prepared, add_connection_headers, prepare
+
+# What sends the signals; tools patch it. Each with the members of aiohttp's source.
+_SENDERS = (Trace, TraceConfig, Signal)
+_ORIGINALS = [dict(vars(cls)) for cls in _SENDERS]
+_WATCH = Watch(*_SENDERS)
+# Signals that the core sends itself, or leaves to a Call with what is rare about them.
+_KNOWN = frozenset({"request_start", "request_end", "request_exception", "request_redirect"})
+_SIGNALS = tuple(name.removeprefix("on_") for name in vars(TraceConfig) if name.startswith("on_"))
+
+
+def new_hooks() -> Hooks:
+    """Make what a session keeps."""
+    return Hooks(UNTIMED, TraceRequestStartParams, TraceRequestEndParams, _WATCH, vars(_client))
+
+
+def find_listeners(configs: Sequence[Any]) -> tuple[Listeners, ...] | None:
+    """List who listens to the signals that the core sends; None when there is more to it.
+
+    Args:
+        configs: the TraceConfigs of a session.
+    """
+    if not _WATCH.is_unchanged():
+        # First: a patch that another thread makes while this one compares must not be missed.
+        _WATCH.remember()
+        if any(dict(vars(cls)) != members for cls, members in zip(_SENDERS, _ORIGINALS, strict=True)):
+            _WATCH.forget()
+            return None
+    if vars(_client)["Trace"] is not Trace:
+        return None
+    found = [_listeners_of(config) for config in configs]
+    return None if None in found else tuple(filter(None, found))
+
+
+def _listeners_of(config: Any) -> Listeners | None:
+    if type(config) is not TraceConfig:
+        return None
+    signals = {name: getattr(config, f"_on_{name}") for name in _SIGNALS}
+    for name, signal in signals.items():
+        # One that is not frozen raises when it is sent; who listens to it may change.
+        if type(signal) is not Signal or not signal.frozen or (signal and name not in _KNOWN):
+            return None
+    starts, ends = tuple(signals["request_start"]), tuple(signals["request_end"])
+    return Listeners(config, config._trace_config_ctx_factory, starts, ends)
+
+
+def new_template(
+    session: ClientSession, plain: PlainRequests, settings: Any, method: str, str_or_url: Any
+) -> Template | None:
+    """Let aiohttp build the request that others are copied from; None when copies would not do.
+
+    Args:
+        session: the session.
+        plain: what the lane keeps of it.
+        settings: what its exchanges have in common.
+        method: the method, upper-case.
+        str_or_url: as in aiohttp.
+    """
+    if type(str_or_url) not in (str, URL):
+        return None
+    found = plain.find(session, method, str_or_url)
+    if not isinstance(found, Prepared):
+        return None
+    call = Call(session, settings, method, str_or_url, {}, 0.0)
+    url = call.traced_url()
+    req = call.build()
+    headers, version = req.headers.copy(), getversion(req.headers)
+    connector: Any = session._connector
+    made = prepare(req, connector)
+    made.fill()
+    if made.data != found.data or made.has_upload or made.is_unclean or req._skip_auto_headers is not None:
+        return None
+    kept = Prepared(method, req.original_url, made.key, made.data)
+    kept._headers = req.headers
+    return Template(kept, url, req, headers, getversion(req.headers) != version)
+
+
+class HookedLane(Lane):
+    """The part of the express lane that the core asks for requests with middlewares or traces."""
+
+    requests: PlainRequests
+    hooks: Hooks
+
+    _hook = hooked.hook
+
+    def _listeners(self, configs: Sequence[Any]) -> tuple[Listeners, ...] | None:
+        return find_listeners(configs)
+
+    def _template(self, session: ClientSession, method: str, str_or_url: Any) -> Template | None:
+        try:
+            return new_template(session, self.requests, self.settings, method.upper(), str_or_url)
+        except Exception:
+            # A Call knows when to raise what.
+            return None
+
+    def _amend(self, req: aiohttp.ClientRequest, connector: Any) -> None:
+        """Add what aiohttp adds to a request when it sends it."""
+        add_connection_headers(req, connector)
+
+    def _chain(
+        self, hop: Hop, middlewares: Sequence[Any]
+    ) -> Callable[[aiohttp.ClientRequest], Awaitable[aiohttp.ClientResponse]]:
+        """Make one handler of several middlewares."""
+        return build_client_middlewares(hop, middlewares)
+
+    def _traces(self, hop: Hop, count: int) -> list[Trace]:
+        """Make aiohttp's objects for those TraceConfigs, from the first, that were told of the start."""
+        if hop.listeners is None:
+            return []
+        session = hop.session
+        return [
+            Trace(session, listeners.config, context)
+            for listeners, context in zip(hop.listeners[:count], hop.contexts, strict=False)
+        ]
+
+    def _call_of(self, hop: Hop, count: int | None = None) -> Call:
+        """The Call that goes on; one for all attempts of a hop."""
+        call: Call | None = hop.call
+        if call is None:
+            method = hop.method.upper()
+            call = Call(
+                hop.session, self.settings, method, hop.str_or_url, hop.options, hop.total_at, hop.url
+            )
+            if hop.traces is None and hop.listeners is not None:
+                hop.traces = self._traces(hop, len(hop.listeners) if count is None else count)
+            call.take_over(hop, hop.traces or [])
+            hop.call = call
+        return call
+
+    def _handle(self, hop: Hop, req: Any) -> Awaitable[aiohttp.ClientResponse]:
+        """Send a request that a middleware has changed."""
+        return self._call_of(hop).handle(req)
+
+    def _go_on(
+        self, hop: Hop, resp: aiohttp.ClientResponse | None, exc: BaseException | None
+    ) -> Awaitable[aiohttp.ClientResponse]:
+        """Go on with the hop: from its response, its exception, or its start."""
+        return self._call_of(hop).run(resp, exc, has_begun=True)
+
+    def _give_up(
+        self, hop: Hop, resp: aiohttp.ClientResponse | None, exc: BaseException, count: int
+    ) -> Awaitable[aiohttp.ClientResponse]:
+        """Tell those who were told of the start that code around the hop has failed."""
+        call = self._call_of(hop, count)
+        call.resp = resp
+        return call.give_up(exc)
