@@ -17,6 +17,7 @@ def _core_is_importable() -> bool:
     try:
         from ._core import (  # noqa: F401
             connection,
+            cookies,
             coroutine,
             deadlines,
             exchange,
@@ -24,6 +25,7 @@ def _core_is_importable() -> bool:
             guard,
             head,
             hosts,
+            lane,
             learning,
             parser,
             pool,

@@ -41,7 +41,7 @@ from yarl import URL
 from . import attempt
 from ._core.clock import Clock
 from ._core.exchange import ExchangeSettings
-from ._core.hooked import Hop
+from ._core.hop import Hop
 from .prepare import SETTING_OPTIONS, build_url, new_settings, prepare, ssl_of, timeout_of
 from .upload import settle
 
@@ -54,6 +54,7 @@ NOT_CONNECTED = (
     ClientConnectorSSLError,
 )
 UNTIMED = TimerNoop()
+BaseTimerContext.register(Clock)
 
 
 def total_at(loop: asyncio.AbstractEventLoop, timeout: ClientTimeout) -> float:
@@ -142,7 +143,7 @@ class Call:
             self.middlewares = session._middlewares
         self.tracker = options.get("upload_tracker")
         self.traces: list[Trace] = []
-        self.timer: BaseTimerContext | Clock = UNTIMED
+        self.timer: Any = UNTIMED  # or a Clock
         self._stop_timer: Callable[[], None] | None = None
         self.req: ClientRequest | None = None
         self.key: ConnectionKey | None = None
@@ -241,7 +242,7 @@ class Call:
         if hop.headers is not None:
             self.headers = hop.headers
         self.req = hop.req
-        self.key = hop.key
+        self.key = hop.prepared.key
 
     async def _begin(self) -> None:
         """Start the clock where code of the user's runs inside, and tell the traces."""

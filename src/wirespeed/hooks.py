@@ -1,28 +1,30 @@
 """Requests with middlewares or traces: what the core leaves to Python.
 
-The core drives the middlewares and the listeners of most requests (`_core/hooked`). Here is what it keeps of a
-session made, and how a `Call` goes on where the core does not. A part of the express lane; it must
-not send anything itself.
+The core drives the middlewares and the listeners of most requests (`_core/hooked`). Here is made what it
+keeps of a session, and a `Call` where the core does not go on. A part of the express lane; it must not send
+anything itself.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import aiohttp
-from aiohttp import ClientSession
 from aiohttp import client as _client
+from aiohttp import payload
 from aiohttp.client_middlewares import build_client_middlewares
 from aiohttp.tracing import Trace, TraceConfig, TraceRequestEndParams, TraceRequestStartParams
 from aiosignal import Signal
 from multidict import getversion
-from yarl import URL
 
 from ._core import hooked
+from ._core.exchange import ExchangeSettings
 from ._core.guard import Watch
-from ._core.hooked import Hooks, Hop, Listeners, Template
-from ._core.request import Lane
+from ._core.hooked import Hooks, Listeners
+from ._core.hop import Hop, Template
+from ._core.lane import Lane
 from .call import UNTIMED, Call
-from .prepare import PlainRequests, Prepared, add_connection_headers, prepare
+from .prepare import add_connection_headers, prepare
+from .shapes import as_data
 
 # What sends the signals; tools patch it. Each with the members of aiohttp's source.
 _SENDERS = (Trace, TraceConfig, Signal)
@@ -68,41 +70,42 @@ def _listeners_of(config: Any) -> Listeners | None:
     return Listeners(config, config._trace_config_ctx_factory, starts, ends)
 
 
-def new_template(
-    session: ClientSession, plain: PlainRequests, settings: Any, method: str, str_or_url: Any
-) -> Template | None:
-    """Let aiohttp build the request that others are copied from; None when copies would not do.
+def new_template(hop: Hop, settings: ExchangeSettings) -> Template | None:
+    """Let aiohttp build a request for others of its shape to be copied from; None when copies would not do.
 
     Args:
-        session: the session.
-        plain: what the lane keeps of it.
-        settings: what its exchanges have in common.
-        method: the method, upper-case.
-        str_or_url: as in aiohttp.
+        hop: a request of the shape.
+        settings: what the exchanges of its session have in common.
     """
-    if type(str_or_url) not in (str, URL):
-        return None
-    found = plain.find(session, method, str_or_url)
-    if not isinstance(found, Prepared):
-        return None
-    call = Call(session, settings, method, str_or_url, {}, 0.0)
-    url = call.traced_url()
+    session, prepared = hop.session, hop.prepared
+    call = Call(session, settings, prepared.method, hop.str_or_url, _with_payload(hop), 0.0)
     req = call.build()
-    headers, version = req.headers.copy(), getversion(req.headers)
-    connector: Any = session._connector
-    made = prepare(req, connector)
+    headers, version = req.headers.copy(), _version(req)
+    made = prepare(req, session._connector)
     made.fill()
-    if made.data != found.data or made.has_upload or made.is_unclean or req._skip_auto_headers is not None:
+    if made.data != prepared.data or made.has_upload or made.is_unclean or req._skip_auto_headers is not None:
         return None
-    kept = Prepared(method, req.original_url, made.key, made.data)
-    kept._headers = req.headers
-    return Template(kept, url, req, headers, getversion(req.headers) != version)
+    return Template(req, headers, _version(req) != version)
+
+
+def _version(req: aiohttp.ClientRequest) -> int:
+    headers: Any = req.headers
+    return getversion(headers)
+
+
+def _with_payload(hop: Hop) -> dict[str, Any]:
+    """The options of a request whose JSON was made into bytes already, and once is enough."""
+    options = hop.options
+    if hop.body is not None:
+        return {**options, "json": None, "data": hop.body}
+    if options.get("json") is not None:
+        return as_data(options, hop.prepared.body)
+    return options
 
 
 class HookedLane(Lane):
     """The part of the express lane that the core asks for requests with middlewares or traces."""
 
-    requests: PlainRequests
     hooks: Hooks
 
     _hook = hooked.hook
@@ -110,12 +113,21 @@ class HookedLane(Lane):
     def _listeners(self, configs: Sequence[Any]) -> tuple[Listeners, ...] | None:
         return find_listeners(configs)
 
-    def _template(self, session: ClientSession, method: str, str_or_url: Any) -> Template | None:
+    def _template(self, hop: Hop) -> Template | None:
         try:
-            return new_template(session, self.requests, self.settings, method.upper(), str_or_url)
+            return new_template(hop, self.settings)
         except Exception:
-            # A Call knows when to raise what.
+            # A Call knows when to raise it.
             return None
+
+    def _payload(self, hop: Hop) -> payload.Payload:
+        """Make the payload that aiohttp makes of a body."""
+        json, body = hop.options.get("json"), hop.prepared.body
+        if json is None:
+            return payload.PAYLOAD_REGISTRY.get(hop.options["data"], disposition=None)
+        if hop.session._json_serialize_bytes is not None:
+            return payload.JsonBytesPayload(json, dumps=lambda _: body)
+        return payload.JsonPayload(json, dumps=lambda _: body.decode())
 
     def _amend(self, req: aiohttp.ClientRequest, connector: Any) -> None:
         """Add what aiohttp adds to a request when it sends it."""
@@ -141,10 +153,9 @@ class HookedLane(Lane):
         """The Call that goes on; one for all attempts of a hop."""
         call: Call | None = hop.call
         if call is None:
-            method = hop.method.upper()
-            call = Call(
-                hop.session, self.settings, method, hop.str_or_url, hop.options, hop.total_at, hop.url
-            )
+            options = _with_payload(hop)
+            method, at = hop.prepared.method, hop.total_at
+            call = Call(hop.session, self.settings, method, hop.str_or_url, options, at, hop.url)
             if hop.traces is None and hop.listeners is not None:
                 hop.traces = self._traces(hop, len(hop.listeners) if count is None else count)
             call.take_over(hop, hop.traces or [])

@@ -1,13 +1,11 @@
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, final
 
-from .clock import Clock
 from .guard import Watch
-from .request import Lane, Prepared, RequestCoroutine
+from .lane import Lane
+from .request import RequestCoroutine
 
-class Template:
-    def __init__(self, prepared: Prepared, url: Any, req: Any, headers: Any, is_amended: bool) -> None: ...
-
+@final
 class Listeners:
     config: Any
     def __init__(
@@ -18,8 +16,8 @@ class Listeners:
         ends: tuple[Callable[..., Any], ...],
     ) -> None: ...
 
+@final
 class Hooks:
-    untimed: Any
     def __init__(
         self,
         untimed: Any,
@@ -28,25 +26,5 @@ class Hooks:
         watch: Watch,
         names: dict[str, Any],
     ) -> None: ...
-    def forget(self) -> None: ...
-
-class Hop:
-    lane: Any
-    session: Any
-    method: str
-    str_or_url: Any
-    options: dict[str, Any]
-    total_at: float
-    clock: Clock | None
-    req: Any
-    listeners: tuple[Listeners, ...] | None
-    contexts: list[Any]
-    headers: Any
-    traces: list[Any] | None
-    call: Any
-    timeout: Any
-    key: Any
-    url: Any
-    def __call__(self, req: Any) -> Awaitable[Any]: ...
 
 def hook(lane: Lane, asked: RequestCoroutine) -> Awaitable[Any] | None: ...

@@ -37,6 +37,8 @@ cdef enum:
     LEARN_AFTER = 3
     # Seconds that it is believed without being confirmed: servers get other settings.
     LEARNED_FOR = 600
+    # Bytes of a body that goes out in one write with its head; prepare.py has the same.
+    INLINE_BODY_MAX = 65536
     # Hosts without connections whose figures are kept: a crawler meets millions.
     HOSTS_REMEMBERED = 1024
 
