@@ -24,7 +24,6 @@ from ._core.hop import Hop, Template
 from ._core.lane import Lane
 from .call import UNTIMED, Call
 from .prepare import add_connection_headers, prepare
-from .shapes import as_data
 
 # What sends the signals; tools patch it. Each with the members of aiohttp's source.
 _SENDERS = (Trace, TraceConfig, Signal)
@@ -96,11 +95,23 @@ def _version(req: aiohttp.ClientRequest) -> int:
 def _with_payload(hop: Hop) -> dict[str, Any]:
     """The options of a request whose JSON was made into bytes already, and once is enough."""
     options = hop.options
-    if hop.body is not None:
-        return {**options, "json": None, "data": hop.body}
-    if options.get("json") is not None:
-        return as_data(options, hop.prepared.body)
-    return options
+    if options.get("json") is None and hop.body is None:
+        return options
+    return {**options, "json": None, "data": hop.body or new_payload(hop)}
+
+
+def new_payload(hop: Hop) -> payload.Payload:
+    """Make the payload that aiohttp makes of a body."""
+    if hop.options.get("json") is not None:
+        return new_json_payload(hop, hop.prepared.body)
+    return payload.PAYLOAD_REGISTRY.get(hop.options["data"], disposition=None)
+
+
+def new_json_payload(hop: Hop, body: bytes) -> payload.Payload:
+    """Make the payload that aiohttp makes of JSON, which was made into bytes already."""
+    if hop.session._json_serialize_bytes is not None:
+        return payload.JsonBytesPayload(None, dumps=lambda _: body)
+    return payload.JsonPayload(None, dumps=lambda _: body.decode())
 
 
 class HookedLane(Lane):
@@ -120,14 +131,12 @@ class HookedLane(Lane):
             # A Call knows when to raise it.
             return None
 
+    def _as_seen(self, hop: Hop, options: dict[str, Any]) -> dict[str, Any]:
+        """The options of a request whose JSON is long, with the payload that aiohttp makes of it."""
+        return {**options, "data": new_json_payload(hop, options["data"]._value)}
+
     def _payload(self, hop: Hop) -> payload.Payload:
-        """Make the payload that aiohttp makes of a body."""
-        json, body = hop.options.get("json"), hop.prepared.body
-        if json is None:
-            return payload.PAYLOAD_REGISTRY.get(hop.options["data"], disposition=None)
-        if hop.session._json_serialize_bytes is not None:
-            return payload.JsonBytesPayload(json, dumps=lambda _: body)
-        return payload.JsonPayload(json, dumps=lambda _: body.decode())
+        return new_payload(hop)
 
     def _amend(self, req: aiohttp.ClientRequest, connector: Any) -> None:
         """Add what aiohttp adds to a request when it sends it."""

@@ -221,7 +221,8 @@ cdef class HookedCoroutine(NativeCoroutine):
         if hop.prepared is None:
             found = lane.fit(hop.session, hop.method, hop.str_or_url, options)
             if not isinstance(found, Prepared):
-                hop.options = found
+                if found is not options:
+                    hop.options = lane._as_seen(hop, found)
                 return False
             hop.prepared = <Prepared> found
             if is_simple:
