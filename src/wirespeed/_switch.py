@@ -22,6 +22,7 @@ def _core_is_importable() -> bool:
             deadlines,
             exchange,
             figures,
+            flow,
             guard,
             head,
             hosts,
