@@ -28,6 +28,7 @@ def _core_is_importable() -> bool:
             hosts,
             lane,
             learning,
+            message,
             parser,
             pool,
             request,

@@ -6,7 +6,8 @@ reads it. It ends complete, failed or abandoned; after that it holds no connecti
 
 from wirespeed._core.deadlines cimport Deadline, Deadlines
 from wirespeed._core.figures cimport ConnectionFacts
-from wirespeed._core.parser cimport ResponseHead, ResponseParser
+from wirespeed._core.message cimport ResponseHead
+from wirespeed._core.parser cimport ResponseParser
 
 
 cpdef enum CloseReason:

@@ -12,7 +12,7 @@ from wirespeed._core.hosts import TooManyWaiters
 
 from wirespeed._core.connection cimport ConnectionState
 from wirespeed._core.guard cimport Watch
-from wirespeed._core.parser cimport ResponseHead
+from wirespeed._core.message cimport ResponseHead
 from wirespeed._core.response cimport new_response
 
 cdef enum Stage:

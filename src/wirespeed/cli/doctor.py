@@ -55,7 +55,7 @@ _PLAIN_WIDTH: Final = 160
 _FAST_LOOP: Final = "winloop" if sys.platform == "win32" else "uvloop"
 _CORE: Final = (
     "connection", "cookies", "coroutine", "deadlines", "exchange", "figures", "flow", "guard", "head",
-    "hosts", "lane", "learning", "parser", "pool", "request", "response", "rethrow",
+    "hosts", "lane", "learning", "message", "parser", "pool", "request", "response", "rethrow",
 )  # fmt: skip
 _LOOKUPS: Final = 3
 """Times that a name is looked up; the fastest counts, since the first may load libraries."""
