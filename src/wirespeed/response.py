@@ -26,7 +26,7 @@ from yarl import URL
 
 from ._core import response as core
 from ._core.exchange import Exchange
-from ._core.response import Fact, FactKind
+from ._core.response import Fact, FactKind, State, StateKind
 from ._signatures import like
 from .observe.timings import ConnectionInfo, Timings
 from .stamps import StampedResponse
@@ -181,6 +181,12 @@ class ClientResponse(StampedResponse):
     _resolve_charset = Fact(FactKind.RESOLVE_CHARSET)
     # Whether a response of the express lane sets cookies; its headers need not be made for that.
     has_cookies = Fact(FactKind.HAS_COOKIES)
+
+    _body = State(StateKind.BODY, None)
+    _connection = State(StateKind.CONNECTION, None)
+    _closed = State(StateKind.CLOSED, True)
+    _released = State(StateKind.RELEASED, False)
+    _in_context = State(StateKind.IN_CONTEXT, False)
 
     read = like(aiohttp.ClientResponse.read)(core.read)
     json = like(aiohttp.ClientResponse.json)(core.json)

@@ -76,6 +76,11 @@ cdef class Exchange(Deadline):
     cdef readonly Py_ssize_t body_size      # bytes of body received, as on the wire
 
     # Of the response, opaque here
+    cdef object resp_body                   # bytes, once somebody read them
+    cdef object resp_connection             # a view of the connection, once somebody asked for it
+    cdef bint resp_closed
+    cdef bint resp_released
+    cdef bint resp_in_context
     cdef readonly object prepared
     cdef object resolve_charset
     cdef public bint is_plain               # no upload goes on, nobody traces the body, or streams it

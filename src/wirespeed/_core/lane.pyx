@@ -25,6 +25,7 @@ cdef extern from *:
     }
     """
     object new_instance "wirespeed_new_instance"(PyTypeObject* type, object none)
+    object PyObject_GenericGetDict(object thing, void* context)
 
 # The attributes of a session that heads are made of, or that decide what may be done with a request.
 cdef tuple NAMES = (
@@ -163,7 +164,8 @@ cdef class Lane:
 
     cdef bint is_current(self, object session) except -1:
         """Whether nothing has changed of what the heads, and the choice of the lane, rest on."""
-        cdef dict own = session.__dict__
+        cdef dict own = PyObject_GenericGetDict(session, NULL)
+        cdef dict connector
         cdef Py_ssize_t i
         cdef PyObject* value
         if len(own) != self.count or self.generation != self.watch.generation:
@@ -177,13 +179,16 @@ cdef class Lane:
         value = PyDict_GetItemWithError(own, "_connector")
         if value is NULL or value is <PyObject*> None:
             return False
-        connector = (<object> value).__dict__
+        connector = PyObject_GenericGetDict(<object> value, NULL)
         return (
             # The pool stands for the connector, which is not to live longer for us.
-            len(<dict> connector) == self.connector_count
-            and PyDict_GetItemWithError(<dict> connector, "pool") is <PyObject*> self.pool
+            len(connector) == self.connector_count
+            and PyDict_GetItemWithError(connector, "pool") is <PyObject*> self.pool
             and _getversion(self.default_headers) == self.headers_version
-            and (not self.is_usual_jar or len(<dict> self.cookie_jar.__dict__) == self.jar_count)
+            and (
+                not self.is_usual_jar
+                or len(<dict> PyObject_GenericGetDict(self.cookie_jar, NULL)) == self.jar_count
+            )
         )
 
     def renew(self, session):

@@ -8,12 +8,13 @@ errors.
 
 from types import MethodType
 
+from wirespeed._core.coroutine import NOTHING
 from wirespeed._core.hosts import TooManyWaiters
 
 from wirespeed._core.connection cimport ConnectionState
 from wirespeed._core.guard cimport Watch
 from wirespeed._core.message cimport ResponseHead
-from wirespeed._core.response cimport new_response
+from wirespeed._core.response cimport let_go, new_response
 
 cdef enum Stage:
     AT_START = 0
@@ -21,6 +22,7 @@ cdef enum Stage:
     DIALLING                            # in Python
     SENT
     LEAVING                             # in Python, which returns what we return
+    ANSWERED                            # with the exchange's own response
 
 
 cdef class RequestCoroutine(NativeCoroutine):
@@ -192,14 +194,18 @@ cdef class RequestCoroutine(NativeCoroutine):
         cdef ResponseHead head = exchange.head
         cdef int status = head.status
         resp = new_response(lane.response_class, exchange, self.prepared, lane.resolve_charset, True)
-        self.exchange = None
         if (
             head.has_cookies or (300 <= status < 400 and self.follows)
             or (self.raise_for_status is not False and (status >= 400 or self.raise_for_status is not True))
         ):
             self.stage = Stage.LEAVING
+            self.exchange = None
             return self.delegate(lane._look_at(self, resp))
-        return self._finish(resp)
+        self.stage = Stage.ANSWERED
+        if self.enters:
+            exchange.resp_in_context = True
+            self.resp = resp
+        return resp
 
     cdef object _recover(self, object exc):
         """Let Python find out what the caller gets: an error, or the response to a second try."""
@@ -213,8 +219,8 @@ cdef class RequestCoroutine(NativeCoroutine):
 
     cdef object _finish(self, object resp):
         if self.enters:
-            if type(resp) is self.lane.response_class:
-                resp._in_context = True
+            if type(resp) is self.lane.response_class and resp._exchange is not None:
+                (<Exchange> resp._exchange).resp_in_context = True
                 self.resp = resp
             elif self.resp is None:
                 self.resp = resp
@@ -224,8 +230,9 @@ cdef class RequestCoroutine(NativeCoroutine):
     cdef int _end(self) except -1:
         NativeCoroutine._end(self)
         self.prepared = None
-        self.exchange = None
         self.waiter = None
+        if self.resp is None:
+            self.exchange = None
         return 0
 
     @property
@@ -240,6 +247,9 @@ cdef class RequestCoroutine(NativeCoroutine):
         return self
 
     def __aexit__(self, kind, exc, traceback):
+        cdef Exchange exchange = self.exchange
+        if exchange is not None and self.stage == Stage.ANSWERED and let_go(exchange):
+            return NOTHING
         return self.resp.__aexit__(kind, exc, traceback)
 
     cdef str _name(self):
