@@ -340,7 +340,7 @@ class ClientResponse(StampedResponse):
     def closed(self) -> bool:
         exchange = self._exchange
         if exchange is None:
-            return self._closed
+            return self._closed  # type: ignore[no-any-return]
         return self._closed or (exchange.is_complete and exchange.error is None)
 
     def _end(self) -> None:
@@ -415,7 +415,7 @@ class ClientResponse(StampedResponse):
         if self._upload is not None and (exchange.is_complete or exchange.error is not None):
             # Not after a 101, whose connection stays open.
             await settle(self._upload)
-        return self._body
+        return self._body  # type: ignore[no-any-return]
 
     async def _json(self, *, encoding: str | None, loads: JSONDecoder, content_type: str | None) -> Any:
         """`json()` where it is not the usual."""
