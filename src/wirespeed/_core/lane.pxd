@@ -65,6 +65,7 @@ cdef class Lane:
     cdef object sentinel
 
     # How it was when it was last looked at
+    cdef Watch own_watch                # of the session's class, and the connector's
     cdef Pool pool                      # of the connector
     cdef list values                    # of NAMES, in the session
     cdef Py_ssize_t count               # attributes of the session

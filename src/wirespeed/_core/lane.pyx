@@ -170,7 +170,7 @@ cdef class Lane:
         cdef PyObject* value
         if len(own) != self.count or self.generation != self.watch.generation:
             return False
-        if not self.watch.is_unchanged():
+        if not self.watch.is_unchanged() or not self.own_watch.is_unchanged():
             return False
         for i in range(len(NAMES)):
             value = PyDict_GetItemWithError(own, NAMES[i])
@@ -224,6 +224,9 @@ cdef class Lane:
         self.is_plain, self.is_usual_jar = self._is_plain(session)
         self.jar_count = len(session._cookie_jar.__dict__) if self.is_usual_jar else 0
         self.generation = self.watch.generation
+        # Perhaps derived by the user, who may change them as well.
+        self.own_watch = Watch(type(session), type(connector))
+        self.own_watch.remember()
         self.is_express = True
         self.count = len(own)
         return True
