@@ -90,6 +90,7 @@ cdef class Connection(ReadGate):
     cdef readonly Exchange exchange         # None unless ACTIVE
 
     # Moves
+    cdef int _bind(self, object transport, bint is_read) except -1
     cdef int _set_state(self, ConnectionState state) except -1
     cdef int _reserve(self, double now, double waited, object holder) except -1
     cdef int _give_back(self, double now, double learned) except -1
