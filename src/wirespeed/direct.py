@@ -50,12 +50,12 @@ _SOCKET, _CONNECT = socket.socket, socket.socket.connect
 _loops: dict[type, Any] = {}
 
 
-def address_for(connector: Any, key: ConnectionKey) -> tuple[str, int] | None:
+def address_for(connector: Any, key: Any) -> tuple[str, int] | None:
     """Find the one address to connect to; None where dialling is to be aiohttp's.
 
     Args:
         connector: one of ours; `_own_resolve_host` of its class is what it had for `_resolve_host`.
-        key: of the connection.
+        key: of the connection, a ConnectionKey.
     """
     own, cls = connector.__dict__, type(connector)
     host, port = key.host, key.port
@@ -123,11 +123,17 @@ def _connects_itself(loop: asyncio.AbstractEventLoop) -> bool:
     """Whether a loop is one of those whose `create_connection` is known, and is their own."""
     cls: Any = type(loop)
     try:
-        connect = _loops[cls]
+        create, connect = _loops[cls]
     except KeyError:
         is_known = cls.__module__.partition(".")[0] in ("asyncio", "uvloop", "winloop")
-        connect = _loops[cls] = cls.create_connection if is_known else None
-    return cls.create_connection is connect and _OF_LOOPS.isdisjoint(getattr(loop, "__dict__", ()))
+        create, connect = _loops[cls] = (
+            (cls.create_connection, cls.sock_connect) if is_known else (None, None)
+        )
+    return (
+        cls.create_connection is create
+        and cls.sock_connect is connect
+        and _OF_LOOPS.isdisjoint(getattr(loop, "__dict__", ()))
+    )
 
 
 def dial_error(
@@ -136,7 +142,7 @@ def dial_error(
     """Make what aiohttp's dialling raises.
 
     Args:
-        key: of the connection.
+        key: of the connection, a ConnectionKey.
         address: that was dialled.
         exc: why it was not made.
         has_waited: the kernel told later, not at once.

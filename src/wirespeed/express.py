@@ -17,6 +17,7 @@ from aiohttp.client_exceptions import (
     ClientConnectionResetError,
     ClientError,
     ClientOSError,
+    ConnectionTimeoutError,
     ServerDisconnectedError,
 )
 from aiohttp.helpers import sentinel
@@ -24,11 +25,13 @@ from aiohttp.http import HttpProcessingError
 
 from . import attempt, shapes
 from ._core.connection import Connection
+from ._core.dial import Dial
 from ._core.exchange import Exchange
-from ._core.hosts import PoolClosed, TooManyWaiters, WaitTimeout
+from ._core.hosts import ConnectTimeout, PoolClosed, TooManyWaiters, WaitTimeout
 from ._core.request import Lane, RequestCoroutine
 from .acquisition import StandIn
 from .call import NOT_CONNECTED, REDIRECTS, Call, check_status, count_retry
+from .direct import address_for
 from .lanes import WATCH, lane_reason
 from .prepare import (
     PLAIN_METHODS,
@@ -114,6 +117,37 @@ class ExpressLane(Lane):
             asked_at=asked.asked_at,
             connect_at=asked.connect_at,
         )
+
+    def _direct_address(self, asked: RequestCoroutine) -> tuple[str, int] | None:
+        """Where the core may connect to by itself; None where dialling is aiohttp's."""
+        return address_for(asked.connector, asked.prepared.key)
+
+    def _leave_dial(self, asked: RequestCoroutine, dial: Dial) -> None:
+        """The request was served otherwise; its dial goes on for the pool."""
+        asked.connector._leave_dial(dial.waiter.host, dial)
+
+    async def _dial_again(self, asked: RequestCoroutine, conn: Connection) -> Connection:
+        """Get another connection for one that was lost before it was used."""
+        pool = asked.connector.pool
+        if not conn.is_dialled or pool.is_closed:
+            asked.prepared.host = pool.host(asked.prepared.key)
+            return await self._dial(asked, False)
+        # A server that takes connections and drops them: we would dial for ever.
+        exc = ServerDisconnectedError()
+        self._unsent(asked, exc)
+        raise exc
+
+    async def _undialled(self, asked: RequestCoroutine, exc: Exception) -> aiohttp.ClientResponse:
+        """Give the caller what a failed dial comes to."""
+        try:
+            if type(exc) is ConnectTimeout:
+                text = f"Connection timeout to host {asked.prepared.real_url.with_fragment(None)}"
+                exc = _caused(ConnectionTimeoutError(text), exc.__cause__ or asyncio.TimeoutError())
+            if not isinstance(exc, PoolClosed):
+                self._unsent(asked, exc)
+            return await self._recover(asked, exc)
+        finally:
+            del exc  # its traceback holds this frame
 
     def _observe(self, asked: RequestCoroutine) -> Callable[[Exchange], object]:
         """What tells the observers when an exchange has ended."""

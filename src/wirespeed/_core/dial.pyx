@@ -39,7 +39,7 @@ cdef class Dial:
         self.deadline._dial = <void*> self
 
     def __repr__(self):
-        return f"<Dial {'done' if self.done() else 'under way'} host={self.waiter.host!r}>"
+        return f"<Dial {'done' if self.done() else 'under way'} address={self.address!r}>"
 
     cdef int _start(self, double at) except -1:
         cdef Pool pool = self.pool
@@ -159,6 +159,8 @@ cdef class Dial:
             if exc is None:
                 exc = asyncio.CancelledError() if self.is_cancelled else ConnectionResetError("Connection lost")
             self._fail(exc)
+        # Its future may have an exception, whose traceback has frames that hold this dial.
+        self.waiter = None
         on_done, self.on_done = self.on_done, None
         if on_done is not None:
             on_done(self)

@@ -2,6 +2,7 @@
 
 from wirespeed._core.connection cimport Connection
 from wirespeed._core.coroutine cimport NativeCoroutine
+from wirespeed._core.dial cimport Dial
 from wirespeed._core.exchange cimport Exchange, ExchangeSettings
 from wirespeed._core.guard cimport Watch
 from wirespeed._core.hosts cimport Host, Waiter
@@ -25,9 +26,10 @@ cdef class Times:
     """A ClientTimeout, in seconds; 0 for no limit."""
     cdef object given                   # what the user said
     cdef object timeout                 # the ClientTimeout
-    cdef double total, connect, sock_read, ceil_threshold
+    cdef double total, connect, sock_connect, sock_read, ceil_threshold
 
     cdef double coarse(self, double now, double seconds) noexcept
+    cdef double connecting(self, double now, double seconds) noexcept
 
 
 cdef class Lane:
@@ -81,11 +83,14 @@ cdef class RequestCoroutine(NativeCoroutine):
     cdef object raise_for_status
     cdef bint follows
     cdef Waiter waiter
+    cdef Dial dial                      # while it is our own
     cdef Exchange exchange
 
     cdef object _slowly(self)
     cdef Prepared _find(self)
     cdef object _acquire(self, Host host)
+    cdef object _dial(self, Host host, bint has_slot)
+    cdef object _on_raced(self, Connection conn)
     cdef object _send(self, Connection conn)
     cdef object _answer(self)
     cdef object _recover(self, object exc)

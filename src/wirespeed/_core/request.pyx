@@ -18,6 +18,7 @@ from multidict import getversion
 from wirespeed._core.hosts import TooManyWaiters
 
 from wirespeed._core.connection cimport ConnectionState
+from wirespeed._core.dial cimport start as start_dial
 from wirespeed._core.parser cimport ResponseHead
 from wirespeed._core.response cimport new_response
 
@@ -34,6 +35,7 @@ cdef enum Stage:
     AT_START = 0
     QUEUED                              # for a slot of the pool
     DIALLING                            # in Python
+    RACING                              # a dial of our own, and connections that are freed
     SENT
     LEAVING                             # in Python, which returns what we return
 
@@ -63,6 +65,11 @@ cdef class Times:
         """When `seconds` from now is, on a whole second from the threshold on, as aiohttp has it."""
         cdef double when = now + seconds
         return ceil(when) if seconds >= self.ceil_threshold else when
+
+    cdef double connecting(self, double now, double seconds) noexcept:
+        """The same of the times for connecting, which aiohttp rounds up above the threshold only."""
+        cdef double when = now + seconds
+        return ceil(when) if seconds > self.ceil_threshold else when
 
 
 cdef double _seconds(object value) except -1:
@@ -153,6 +160,7 @@ cdef class Lane:
         times.timeout = timeout
         times.total = _seconds(timeout.total)
         times.connect = _seconds(timeout.connect)
+        times.sock_connect = _seconds(timeout.sock_connect)
         times.sock_read = timeout.sock_read or 0
         times.ceil_threshold = timeout.ceil_threshold
         return times
@@ -265,15 +273,45 @@ cdef class RequestCoroutine(NativeCoroutine):
         self.asked_at = pool.now()
         if not pool.is_closed and not pool._has_room(host):
             if self.times.connect > 0:
-                self.connect_at = self.times.coarse(pool.deadlines.time(), self.times.connect)
+                self.connect_at = self.times.connecting(pool.deadlines.time(), self.times.connect)
             try:
                 self.waiter = pool.wait(host, self.connect_at, self.total_at)
             except TooManyWaiters as exc:
                 return self._recover(exc)
             self.stage = Stage.QUEUED
             return self.wait(self.waiter.future)
+        return self._dial(host, False)
+
+    cdef object _dial(self, Host host, bint has_slot):
+        """Dial to an address and take what comes first; all but that is Python's."""
+        cdef Pool pool = self.pool
+        cdef double now, at = 0
+        address = self.lane._direct_address(self)
+        if address is None or not (has_slot or pool.try_reserve(host)):
+            self.stage = Stage.DIALLING
+            return self.delegate(self.lane._dial(self, has_slot))
+        if self.times.connect > 0 or self.times.sock_connect > 0:
+            now = pool.deadlines.time()
+            if self.connect_at == 0 and self.times.connect > 0:
+                self.connect_at = self.times.connecting(now, self.times.connect)
+            if self.times.sock_connect > 0:
+                at = self.times.connecting(now, self.times.sock_connect)
+        self.waiter = pool.begin_dial(host, self.connect_at, self.total_at, pool.now() - self.asked_at)
+        if not self.waiter.future.done():
+            self.dial = start_dial(pool, self.waiter, address, at)
+        self.stage = Stage.RACING
+        return self.wait(self.waiter.future)
+
+    cdef object _on_raced(self, Connection conn):
+        """There is a connection. When it is not what we dialled, that joins the pool."""
+        cdef Dial dial = self.dial
+        self.dial = None
+        if dial is not None and not dial.is_settled:
+            self.lane._leave_dial(self, dial)
+        if conn.state == ConnectionState.RESERVED:
+            return self._send(conn)
         self.stage = Stage.DIALLING
-        return self.delegate(self.lane._dial(self, False))
+        return self.delegate(self.lane._dial_again(self, conn))
 
     cdef object _send(self, Connection conn):
         cdef Prepared prepared = self.prepared
@@ -304,11 +342,14 @@ cdef class RequestCoroutine(NativeCoroutine):
             return self._answer()
         self.waiter = None
         conn = waiter.future.result()
+        if self.stage == Stage.RACING:
+            return self._on_raced(<Connection> conn)
         if conn is not None and (<Connection> conn).state == ConnectionState.RESERVED:
             return self._send(<Connection> conn)
-        self.stage = Stage.DIALLING
         # Without a connection the slot is ours to dial on. One that was lost meanwhile took its slot along.
-        return self.delegate(self.lane._dial(self, conn is None))
+        if conn is not None:
+            self.prepared.host = self.pool.host(self.prepared.key)
+        return self._dial(self.prepared.host, conn is None)
 
     cdef object _on_inner_done(self, object result):
         if self.stage == Stage.DIALLING:
@@ -326,6 +367,12 @@ cdef class RequestCoroutine(NativeCoroutine):
         if waiter is not None:
             self.waiter = None
             self.pool.cancel(waiter)
+        if self.dial is not None:
+            self.dial.cancel()
+            self.dial = None
+        if self.stage == Stage.RACING and isinstance(exc, Exception):
+            self.stage = Stage.LEAVING
+            return self.delegate(self.lane._undialled(self, exc))
         if isinstance(exc, Exception):
             return self._recover(exc)
         if waiter is not None:
@@ -376,6 +423,7 @@ cdef class RequestCoroutine(NativeCoroutine):
         self.prepared = None
         self.exchange = None
         self.waiter = None
+        self.dial = None
         return 0
 
     @property
