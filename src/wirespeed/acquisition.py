@@ -50,6 +50,19 @@ _ORPHAN_DIAL_MAX = 30.0
 _ORPHAN_DIAL_FREE = 1.0
 
 
+def connection_timeout(url: URL, exc: ConnectTimeout) -> ConnectionTimeoutError:
+    """What the caller gets when the time for connecting has passed, to be raised from the cause of `exc`.
+
+    Args:
+        url: the request's, without a fragment.
+        exc: gets a cause as aiohttp's timer has it, unless it has one.
+    """
+    if exc.__cause__ is None:
+        exc.__cause__ = asyncio.TimeoutError()
+        exc.__cause__.__cause__ = asyncio.CancelledError()
+    return ConnectionTimeoutError(f"Connection timeout to host {url}")
+
+
 class StandIn(ClientConnectionError):
     """What was dialled is no connection that the pool could keep: a test put its own thing there.
 
@@ -151,8 +164,7 @@ class Acquirer(TellingConnector):
         try:
             return await self._obtain(host, req, timeout, total_at, has_slot, asked_at, connect_at)
         except ConnectTimeout as exc:
-            cause = exc.__cause__ or asyncio.TimeoutError()
-            raise ConnectionTimeoutError(f"Connection timeout to host {req.url}") from cause
+            raise connection_timeout(req.url, exc) from exc.__cause__
 
     async def _obtain(
         self,

@@ -36,7 +36,7 @@ _OF_LOOPS = frozenset({"create_connection", "sock_connect"})
 
 
 def _aiohttps_own(name: str) -> Any:
-    """A method as it is in aiohttp's source; None, as which nothing is found, where a tool was there before."""
+    """A method as it is in aiohttp's source; None, which no method is, where a tool was there before."""
     member: Any = getattr(aiohttp.TCPConnector, name)
     home = getattr(member, "__globals__", {}).get("__name__", "")
     return member if home.startswith("aiohttp.") and not hasattr(member, "__wrapped__") else None

@@ -17,7 +17,6 @@ from aiohttp.client_exceptions import (
     ClientConnectionResetError,
     ClientError,
     ClientOSError,
-    ConnectionTimeoutError,
     ServerDisconnectedError,
 )
 from aiohttp.helpers import sentinel
@@ -29,7 +28,7 @@ from ._core.dial import Dial
 from ._core.exchange import Exchange
 from ._core.hosts import ConnectTimeout, PoolClosed, TooManyWaiters, WaitTimeout
 from ._core.request import Lane, RequestCoroutine
-from .acquisition import StandIn
+from .acquisition import StandIn, connection_timeout
 from .call import NOT_CONNECTED, REDIRECTS, Call, check_status, count_retry
 from .direct import address_for
 from .lanes import WATCH, lane_reason
@@ -141,8 +140,8 @@ class ExpressLane(Lane):
         """Give the caller what a failed dial comes to."""
         try:
             if type(exc) is ConnectTimeout:
-                text = f"Connection timeout to host {asked.prepared.real_url.with_fragment(None)}"
-                exc = _caused(ConnectionTimeoutError(text), exc.__cause__ or asyncio.TimeoutError())
+                told = connection_timeout(asked.prepared.real_url.with_fragment(None), exc)
+                exc = _caused(told, exc.__cause__)
             if not isinstance(exc, PoolClosed):
                 self._unsent(asked, exc)
             return await self._recover(asked, exc)
@@ -222,7 +221,7 @@ class ExpressLane(Lane):
         )
 
 
-def _caused(exc: BaseException, cause: BaseException) -> Any:
+def _caused(exc: BaseException, cause: BaseException | None) -> Any:
     exc.__cause__ = cause
     return exc
 
