@@ -84,10 +84,9 @@ DIRECT = [way for way in WAYS if "proxy" not in way.name and not way.is_traced]
 
 @pytest.mark.parametrize("way", DIRECT, ids=str)
 async def test_address_is_dialled_directly(way: Way, by_aiohttp: list[int]) -> None:
-    async with LocalServer() as server, nothing_left():
-        async with wirespeed.ClientSession(**way.options()) as session:
-            await way.send(session, server, "/ok")
-            assert session.connector.stats().created == 1  # type: ignore[union-attr]
+    async with LocalServer() as server, nothing_left(), wirespeed.ClientSession(**way.options()) as session:
+        await way.send(session, server, "/ok")
+        assert session.connector.stats().created == 1  # type: ignore[union-attr]
     assert by_aiohttp == [0]
 
 
@@ -318,12 +317,12 @@ async def test_sockets_have_the_options_of_aiohttps() -> None:
     found = []
     async with LocalServer() as server:
         for connector in (aiohttp.TCPConnector(), wirespeed.TCPConnector()):
-            async with aiohttp.ClientSession(connector=connector) as session:
-                async with session.get(server.url("/endless")) as resp:
-                    assert resp.connection is not None
-                    assert resp.connection.transport is not None
-                    sock = resp.connection.transport.get_extra_info("socket")
-                    found.append([sock.getsockopt(*option) for option in options] + [sock.family])
+            session = aiohttp.ClientSession(connector=connector)
+            async with session, session.get(server.url("/endless")) as resp:
+                assert resp.connection is not None
+                assert resp.connection.transport is not None
+                sock = resp.connection.transport.get_extra_info("socket")
+                found.append([sock.getsockopt(*option) for option in options] + [sock.family])
     assert found[0] == found[1]
 
 
@@ -339,7 +338,7 @@ async def test_options_of_the_connector_are_set(by_aiohttp: list[int]) -> None:
 
 async def test_options_that_the_kernel_refuses() -> None:
     async with _served(tcp="lan") as (server, connector, session):
-        refuse = mock.patch.object(wirespeed.TCPOptions, "settings", lambda _: [(-1, -1, -1)])
+        refuse = mock.patch.object(wirespeed.TCPOptions, "settings", return_value=[(-1, -1, -1)])
         with refuse, pytest.raises(aiohttp.ClientConnectorError) as caught:
             await read(session, server.url("/ok"))
         assert isinstance(caught.value.__cause__, OSError)
@@ -562,8 +561,7 @@ async def test_connection_that_is_lost_before_it_is_used() -> None:
     async with _served() as (server, connector, session):
         pool = connector.pool
         task = start(read(session, server.url("/ok")))
-        while not pool.connections():
-            await asyncio.sleep(0)
+        await eventually(pool.connections, "connection")
         (conn,) = pool.connections()
         conn.close()
         with suppress(aiohttp.ServerDisconnectedError):
