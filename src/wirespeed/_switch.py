@@ -17,13 +17,17 @@ def _core_is_importable() -> bool:
     try:
         from ._core import (  # noqa: F401
             connection,
+            cookies,
             coroutine,
             deadlines,
+            dial,
             exchange,
             figures,
+            flow,
             guard,
             head,
             hosts,
+            lane,
             learning,
             parser,
             pool,

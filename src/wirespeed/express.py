@@ -27,22 +27,17 @@ from ._core.connection import Connection
 from ._core.dial import Dial
 from ._core.exchange import Exchange
 from ._core.hosts import ConnectTimeout, PoolClosed, TooManyWaiters, WaitTimeout
-from ._core.request import Lane, RequestCoroutine
+from ._core.lane import Address, Lane
+from ._core.request import RequestCoroutine
 from .acquisition import StandIn, connection_timeout
 from .call import NOT_CONNECTED, REDIRECTS, Call, check_status, count_retry
 from .direct import address_for
 from .lanes import WATCH, lane_reason
-from .prepare import (
-    PLAIN_METHODS,
-    PLAIN_OPTIONS,
-    PREPARED_MAX,
-    PlainRequests,
-    Prepared,
-    as_timeout,
-    has_usual_jar,
-    new_settings,
-)
+from .prepare import Prepared, as_timeout, has_usual_heads, has_usual_jar, new_settings
 from .response import ClientResponse
+
+# Those whose heads are put together from shapes.
+SHAPED_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "DELETE", "PUT", "POST", "PATCH"})
 
 
 class ExpressLane(Lane):
@@ -53,8 +48,7 @@ class ExpressLane(Lane):
     """
 
     def __init__(self, session: ClientSession) -> None:
-        super().__init__(WATCH, ClientResponse, PLAIN_METHODS, sentinel)
-        self.requests = PlainRequests()
+        super().__init__(WATCH, ClientResponse, SHAPED_METHODS, Prepared, sentinel)
         self.settings = new_settings(session, {})
 
     # What the core asks about a session
@@ -63,9 +57,9 @@ class ExpressLane(Lane):
         return lane_reason(session, "GET", {}) is not None
 
     def _is_plain(self, session: ClientSession) -> tuple[bool, bool]:
-        """Whether requests may be kept as heads, and whether the jar is as aiohttp makes it."""
+        """Whether heads may be put together from shapes, and whether the jar is as aiohttp makes it."""
         is_plain = (
-            self.requests.is_usable(session)
+            has_usual_heads(session)
             and not session._middlewares
             # A mock looks at each connection before it is used.
             and not hasattr(type(session._connector), "pool")
@@ -75,23 +69,17 @@ class ExpressLane(Lane):
     def _timeout_of(self, timeout: Any) -> ClientTimeout:
         return as_timeout(timeout)
 
-    def _forget(self) -> None:
-        self.requests.forget()
+    # What heads are made of
+
+    def _locate(self, session: ClientSession, str_or_url: Any) -> Address | None:
+        return shapes.locate(self, session, str_or_url)
+
+    _new_shape = staticmethod(shapes.new_shape)
+    _remember_cookies = staticmethod(shapes.remember_cookies)
+    _ask_jar = staticmethod(shapes.ask_jar)
+    _as_data = staticmethod(shapes.as_data)
 
     # What the core leaves to Python. `asked` is the RequestCoroutine.
-
-    def _find(
-        self, session: ClientSession, method: str, str_or_url: Any, options: Mapping[str, Any]
-    ) -> Prepared | Mapping[str, Any]:
-        """Make a request ready to send; for one that is not made of kept pieces, return its options."""
-        method = method.upper()
-        found: Any = None
-        if options.keys() <= PLAIN_OPTIONS:
-            found = self.requests.find(session, method, str_or_url)
-            if isinstance(found, Prepared):
-                self.keep(found, str_or_url, PREPARED_MAX)
-                return found
-        return shapes.find(session, self.requests, method, str_or_url, options, found)
 
     def _perform(
         self, session: Any, method: str, str_or_url: Any, options: Mapping[str, Any]

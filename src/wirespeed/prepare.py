@@ -6,7 +6,6 @@ other is built by aiohttp's ClientRequest, so that its headers are aiohttp's to 
 Called by the express lane. It must not send anything.
 """
 
-from http.cookies import BaseCookie
 from typing import Any
 
 from aiohttp import ClientSession, ClientTimeout, CookieJar, hdrs, payload
@@ -14,10 +13,10 @@ from aiohttp.client_exceptions import InvalidUrlClientError, NonHttpUrlClientErr
 from aiohttp.client_reqrep import ClientRequest, ConnectionKey, RequestInfo, _merge_ssl_params
 from aiohttp.helpers import EMPTY_BODY_METHODS, sentinel
 from aiohttp.http import HttpVersion10, HttpVersion11
-from multidict import CIMultiDict, CIMultiDictProxy, getversion
+from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from ._core import request as _core_request
+from ._core import lane as _core_lane
 from ._core.exchange import ExchangeSettings
 from ._core.head import field_lines, request_line
 from .autopsy import translate
@@ -29,11 +28,6 @@ INLINE_BODY_MAX = 64 * 1024
 _INLINE_PAYLOADS = frozenset(
     {payload.BytesPayload, payload.StringPayload, payload.JsonPayload, payload.JsonBytesPayload}
 )
-# Plain requests of a method that are kept ready, and hosts whose field lines are; emptied when full.
-PREPARED_MAX = 4096
-_TEMPLATES_MAX = 4096
-# Options that leave the head alone.
-PLAIN_OPTIONS = frozenset({"allow_redirects", "max_redirects", "raise_for_status", "timeout"})
 # Options that the exchange settings are made of.
 SETTING_OPTIONS = frozenset(
     {"auto_decompress", "max_field_size", "max_headers", "max_line_size", "read_bufsize"}
@@ -43,28 +37,28 @@ _TLS_OPTIONS = frozenset({"fingerprint", "ssl", "ssl_context", "verify_ssl"})
 _FILTER_COOKIES = CookieJar.filter_cookies
 _BUILD_URL = ClientSession._build_url
 _PREPARE_HEADERS = ClientSession._prepare_headers
-PLAIN_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "DELETE", "PUT", "POST", "PATCH"})
 
 
-class Prepared(_core_request.Prepared):
-    """One request as the core takes it."""
+class Prepared(_core_lane.Prepared):
+    """One request as the core takes it: put together from a shape, or built as aiohttp's ClientRequest."""
 
-    __slots__ = ("_headers",)
-
-    def __init__(self, method: str, real_url: URL, key: Any, data: bytes) -> None:
-        super().__init__(method, real_url, key, data, method in EMPTY_BODY_METHODS)
-        self._headers: CIMultiDict[str] | None = None
+    __slots__ = ()
 
     def info(self) -> RequestInfo:
         """Make aiohttp's RequestInfo, as `ClientRequest.request_info` does."""
         if self.req is not None:
             return self.req.request_info  # type: ignore[no-any-return]
-        assert self._headers is not None
+        if self.headers is None:
+            assert self.shape is not None
+            values = self.values
+            self.headers = CIMultiDict(
+                [(name, values[v] if isinstance(v, int) else v) for name, v in self.shape.fields]
+            )
         url = self.real_url
         return RequestInfo(
             url.with_fragment(None) if url.raw_fragment else url,
             self.method,
-            CIMultiDictProxy(self._headers),
+            CIMultiDictProxy(self.headers),
             url,
         )
 
@@ -100,120 +94,29 @@ class Prepared(_core_request.Prepared):
         self.is_unclean = not is_framed or (req.chunked is None and (length or 0) != size)
 
     def dial_request(self, session: ClientSession) -> ClientRequest:
-        """The request as aiohttp's dialling wants it."""
-        return self.req or ClientRequest(self.method, self.real_url, loop=session._loop, session=session)
+        """The request as aiohttp's dialling wants it; mocks decide by it whether there is a connection."""
+        if self.req is not None:
+            return self.req  # type: ignore[no-any-return]
+        headers = CIMultiDict(self.info().headers)
+        url, loop, data = self.real_url, session._loop, self.body or None
+        return ClientRequest(self.method, url, headers=headers, data=data, loop=loop, session=session)
 
 
-class PlainRequests:
-    """The heads of one session's plain requests, made of field lines that are kept by host and method."""
-
-    def __init__(self) -> None:
-        self._is_usable = False
-        # Of requests that are not plain, for shapes.py.
-        self.shapes: dict[Any, Any] = {}
-        self._templates: dict[tuple[str, str], tuple[CIMultiDict[str], bytes]] = {}
-        # What the heads were made of; compared at each request, since programs assign these.
-        self._default_headers: Any = None
-        self._headers_version = -1
-        self._skip_auto_headers: Any = None
-        self._connector: Any = None
-        self._auth: Any = None
-        self._version: Any = None
-        self._base_url: Any = None
-
-    def is_usable(self, session: ClientSession) -> bool:
-        """Whether the session makes heads as aiohttp's does; what is kept of others is forgotten."""
-        headers: Any = session._default_headers
-        if not (
-            headers is self._default_headers
-            and getversion(headers) == self._headers_version
-            and session._skip_auto_headers is self._skip_auto_headers
-            and session._connector is self._connector
-            and session._default_auth is self._auth
-            and session._version is self._version
-            and session._base_url is self._base_url
-        ):
-            self._reset(session)
-        own = session.__dict__
-        return self._is_usable and "_build_url" not in own and "_prepare_headers" not in own
-
-    def find(
-        self, session: ClientSession, method: str, str_or_url: Any
-    ) -> "Prepared | BaseCookie[str] | None":
-        """Make a request ready to send; return its cookies when it is plain but for them, or else None.
-
-        Raises:
-            InvalidUrlClientError: not a URL, or one without a host.
-            NonHttpUrlClientError: a scheme that the connector does not know.
-        """
-        if not self.is_usable(session):
-            return None
-        prepared = self._prepare(session, method, str_or_url)
-        return prepared and (filter_cookies(session, prepared.real_url) or prepared)
-
-    def forget(self) -> None:
-        """Forget everything: what the heads are made of has changed."""
-        self._templates.clear()
-        self.shapes.clear()
-        self._default_headers = None
-
-    def _reset(self, session: ClientSession) -> None:
-        self.forget()
-        headers: Any = session._default_headers
-        self._default_headers, self._headers_version = headers, getversion(headers)
-        self._skip_auto_headers = session._skip_auto_headers
-        self._connector = session._connector
-        self._auth = session._default_auth
-        self._version = session._version
-        self._base_url = session._base_url
-        self._is_usable = (
-            session._version == HttpVersion11
-            and type(session)._build_url is _BUILD_URL
-            and type(session)._prepare_headers is _PREPARE_HEADERS
-            and session._default_auth is None
-            and hdrs.TRANSFER_ENCODING not in headers
-            and hdrs.CONTENT_LENGTH not in headers
-            and hdrs.UPGRADE not in headers
-            and hdrs.EXPECT not in headers
-        )
-
-    def _prepare(self, session: ClientSession, method: str, str_or_url: Any) -> Prepared | None:
-        if method not in PLAIN_METHODS:
-            return None
-        url = build_url(session, str_or_url)
-        if not url.raw_host:
-            raise InvalidUrlClientError(url)
-        if url.raw_user is not None or url.raw_password is not None:
-            return None
-        connector: Any = session._connector
-        origin = url.host_port_subcomponent or ""
-        template = self._templates.get((method, origin))
-        if template is None:
-            template = self._template(session, connector, method, url, origin)
-        headers, lines = template
-        key = _connection_key(url)
-        prepared = Prepared(method, url, key, request_line(method, url.raw_path_qs, 1) + lines)
-        prepared._headers = headers
-        return prepared
-
-    def _template(
-        self, session: ClientSession, connector: PooledConnector, method: str, url: URL, origin: str
-    ) -> tuple[CIMultiDict[str], bytes]:
-        """Let ClientRequest make the headers that all plain requests to a host have in common."""
-        req = ClientRequest(
-            method,
-            url,
-            headers=session._prepare_headers(None),
-            skip_auto_headers=session._skip_auto_headers or None,
-            loop=session._loop,
-            session=session,
-        )
-        add_connection_headers(req, connector)
-        template = (req.headers, field_lines(req.headers.items()) + b"\r\n")
-        if len(self._templates) >= _TEMPLATES_MAX:
-            self._templates.clear()
-        self._templates[method, origin] = template
-        return template
+def has_usual_heads(session: ClientSession) -> bool:
+    """Whether a session makes heads as aiohttp's does, so that they may be put together from shapes."""
+    own, cls, headers = session.__dict__, type(session), session._default_headers
+    return (
+        session._version == HttpVersion11
+        and cls._build_url is _BUILD_URL
+        and cls._prepare_headers is _PREPARE_HEADERS
+        and "_build_url" not in own
+        and "_prepare_headers" not in own
+        and session._default_auth is None
+        and hdrs.TRANSFER_ENCODING not in headers
+        and hdrs.CONTENT_LENGTH not in headers
+        and hdrs.UPGRADE not in headers
+        and hdrs.EXPECT not in headers
+    )
 
 
 def has_usual_jar(session: ClientSession) -> bool:
@@ -226,16 +129,7 @@ def has_usual_jar(session: ClientSession) -> bool:
     )
 
 
-def filter_cookies(session: ClientSession, url: URL) -> "BaseCookie[str] | None":
-    """Ask the session's jar for the cookies of a request; an empty jar is not asked."""
-    jar: Any = session._cookie_jar
-    if has_usual_jar(session) and not jar._cookies:
-        return None
-    cookies: BaseCookie[str] = jar.filter_cookies(url)
-    return cookies or None
-
-
-def _connection_key(url: URL) -> Any:
+def connection_key(url: URL) -> Any:
     """The key of a request without connection options, as ClientRequest.connection_key makes it."""
     is_ssl = url.scheme in ("https", "wss")
     return ConnectionKey(url.raw_host or "", url.port, is_ssl, True, None, None, None, None)
@@ -278,7 +172,9 @@ def add_connection_headers(req: ClientRequest, connector: PooledConnector) -> No
 def prepare(req: ClientRequest, connector: PooledConnector) -> Prepared:
     """Make a built request ready but for its head, which `Prepared.fill` makes."""
     add_connection_headers(req, connector)
-    prepared = Prepared(req.method, req.original_url, req.connection_key, b"")
+    prepared = Prepared(
+        req.method, req.original_url, req.connection_key, b"", req.method in EMPTY_BODY_METHODS
+    )
     prepared.req = req
     return prepared
 

@@ -99,6 +99,7 @@ cdef class Exchange(Deadline):
 
     # Body
     cdef list parts                         # received and not handed on; None ends a chunk
+    cdef bytes whole                        # what a body of known length is received into, and one byte
     cdef readonly object sink                        # StreamReader or decoder, once there is one
     cdef list held                          # parts that wait while the sink is full
     cdef bint has_more                      # the decoder has more output for the same input
@@ -120,6 +121,12 @@ cdef class Exchange(Deadline):
     cdef int _on_head(self, ResponseHead head) except -1
     cdef int _on_body(self, list parts, Py_ssize_t size) except -1
     cdef int _on_complete(self) except -1
+
+    # A body of known length, without the parser
+    cdef bint _can_count(self, ResponseParser parser) except -1
+    cdef int _begin_whole(self) except -1
+    cdef int _count_in(self, const char* data, Py_ssize_t size) except -1
+    cdef int _seal(self) except -1
     cdef int _fail(self, Failure failure, object exc, list raw) except -1
     cdef int _wake(self) except -1
     cdef int _tell_end(self) except -1

@@ -11,6 +11,10 @@ from cpython.unicode cimport PyUnicode_Check
 
 cdef extern from "Python.h":
     const char* PyUnicode_AsUTF8AndSize(object text, Py_ssize_t* size) except NULL
+    bint PyUnicode_IS_ASCII(object text)
+
+cdef enum:
+    QUERY_MAX = 1024
 
 # RFC 9110 section 5.6.2, without the letters and digits
 cdef str TOKEN_MARKS = "!#$%&'*+-.^_`|~"
@@ -103,20 +107,76 @@ cpdef bint is_token(str name) except -1:
     return True
 
 
-cpdef bytes fill(list pieces, list values):
-    """Write a head of which all but some field values is known.
+cpdef bytes assemble(str method, str target, list pieces, list order, list values, bytes body):
+    """Write a request of which all but the target and some field values is known.
 
     Args:
-        pieces: bytes that were checked before; one more than there are values.
-        values: what stands between them, each a str.
+        method: an uppercase token.
+        target: the request target, already percent-encoded.
+        pieces: bytes that were checked before: the field lines between the values; one more than `order`.
+        order: for each place between the pieces, the number of its value.
+        values: of fields, each a str.
+        body: what follows the head.
 
     Raises:
-        ValueError: a control character in a value.
+        ValueError: a control character in the target or a value.
         TypeError: a value that is not a str.
     """
     cdef Py_ssize_t i
-    cdef list parts = [pieces[0]]
-    for i in range(len(values)):
-        parts.append(_encode(values[i]))
+    cdef list parts = [method.encode(), b" ", _encode(target), b" HTTP/1.1\r\n", pieces[0]]
+    for i in range(len(order)):
+        parts.append(_encode(values[<Py_ssize_t> order[i]]))
         parts.append(pieces[i + 1])
+    parts.append(body)
     return b"".join(parts)
+
+
+cpdef str plain_query(object params):
+    """Write params as a query, where none of them needs quoting.
+
+    Args:
+        params: as users give them.
+
+    Returns:
+        What yarl makes of them, or None when they are no dict of str to str or int, or have characters
+        other than the unreserved ones of RFC 3986 section 2.3, or are long.
+    """
+    cdef char[QUERY_MAX] text
+    cdef Py_ssize_t size = 0
+    if type(params) is not dict:
+        return None
+    for name, value in (<dict> params).items():
+        if type(value) is int:
+            value = str(value)
+        if type(name) is not str or type(value) is not str or not name:
+            return None
+        if size:
+            text[size] = c"&"
+            size += 1
+        size = _append_plain(text, size, name)
+        if size < 0:
+            return None
+        text[size] = c"="
+        size = _append_plain(text, size + 1, value)
+        if size < 0:
+            return None
+    return text[:size].decode("ascii")
+
+
+cdef Py_ssize_t _append_plain(char* text, Py_ssize_t size, str part) except -2:
+    """Append to a query; returns the new size, or -1 where quoting is needed, or more room."""
+    cdef Py_ssize_t i, length
+    cdef unsigned char c
+    cdef const char* data
+    if not PyUnicode_IS_ASCII(part):
+        return -1
+    data = PyUnicode_AsUTF8AndSize(part, &length)
+    if size + length + 2 >= QUERY_MAX:
+        return -1
+    for i in range(length):
+        c = <unsigned char> data[i]
+        if not (c"a" <= c <= c"z" or c"A" <= c <= c"Z" or c"0" <= c <= c"9"
+                or c == c"-" or c == c"." or c == c"_" or c == c"~"):
+            return -1
+        text[size + i] = <char> c
+    return size + length

@@ -58,6 +58,7 @@ cdef class ResponseParser:
     cpdef int begin(self, bint skip_body, Py_ssize_t max_line_size, Py_ssize_t max_field_size,
                     Py_ssize_t max_headers) except -1
     cpdef int feed(self, object data) except -1
+    cdef int end_elsewhere(self, bint has_surplus) except -1
     cdef int release(self) except -1
     cpdef bint ends_with_connection(self) noexcept
     cpdef list unfinished_head(self)

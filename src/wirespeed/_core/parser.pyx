@@ -174,6 +174,13 @@ cdef class ResponseParser:
             raise HeadRefused(f"Got {self._head_size} bytes without an end of the head or the chunk")
         return 0
 
+    cdef int end_elsewhere(self, bint has_surplus) except -1:
+        """The rest of the body was received without this parser, which stands in the middle of it."""
+        self.is_complete = True
+        self.has_surplus = has_surplus
+        self._is_fresh = False
+        return 0
+
     cpdef list unfinished_head(self):
         """What was read of a head that did not end or is malformed, read by read."""
         return self._fragments

@@ -2,31 +2,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from .coroutine import NativeCoroutine
-from .exchange import ExchangeSettings
 from .guard import Watch
-from .hosts import Host
-
-class Prepared:
-    method: str
-    real_url: Any
-    key: Any
-    host: Host | None
-    data: bytes
-    skip_body: bool
-    req: Any
-    writer: Any
-    has_upload: bool
-    is_unclean: bool
-    def __init__(self, method: str, real_url: Any, key: Any, data: bytes, skip_body: bool) -> None: ...
-
-class Lane:
-    express: int
-    settings: ExchangeSettings
-    def __init__(
-        self, watch: Watch, response_class: type, methods: Iterable[str], sentinel: object
-    ) -> None: ...
-    def renew(self, session: Any) -> bool: ...
-    def keep(self, prepared: Prepared, str_or_url: Any, most: int) -> None: ...
+from .lane import Lane
 
 class RequestCoroutine(NativeCoroutine):
     lane: Any

@@ -8,28 +8,13 @@ errors.
 
 from types import MethodType
 
-cimport cython
-from cpython.dict cimport PyDict_GetItemWithError
-from cpython.object cimport PyObject
-from libc.math cimport ceil
-
-from multidict import getversion
-
 from wirespeed._core.hosts import TooManyWaiters
 
 from wirespeed._core.connection cimport ConnectionState
 from wirespeed._core.dial cimport start as start_dial
+from wirespeed._core.guard cimport Watch
 from wirespeed._core.parser cimport ResponseHead
 from wirespeed._core.response cimport new_response
-
-# The attributes of a session that heads are made of, or that decide what may be done with a request.
-cdef tuple NAMES = (
-    "_default_headers", "_skip_auto_headers", "_default_auth", "_version", "_base_url",
-    "_trust_env", "_default_proxy", "_response_class", "_request_class", "_middlewares", "_trace_configs",
-    "_cookie_jar", "_timeout", "_raise_for_status", "_resolve_charset",
-)
-cdef dict NO_OPTIONS = {}
-cdef object _getversion = getversion
 
 cdef enum Stage:
     AT_START = 0
@@ -38,147 +23,6 @@ cdef enum Stage:
     RACING                              # a dial of our own, and connections that are freed
     SENT
     LEAVING                             # in Python, which returns what we return
-
-
-cdef class Prepared:
-    """One request as the core takes it.
-
-    Args:
-        method: upper-case.
-        real_url: the URL, fragment included; not used here.
-        key: the connection key.
-        data: the head; b"" while it is not made.
-        skip_body: the response has none whatever it says: the method is HEAD.
-    """
-
-    def __init__(self, str method, real_url, key, bytes data, bint skip_body):
-        self.method = method
-        self.real_url = real_url
-        self.key = key
-        self.data = data
-        self.skip_body = skip_body
-
-
-@cython.final
-cdef class Times:
-    cdef double coarse(self, double now, double seconds) noexcept:
-        """When `seconds` from now is, on a whole second from the threshold on, as aiohttp has it."""
-        cdef double when = now + seconds
-        return ceil(when) if seconds >= self.ceil_threshold else when
-
-    cdef double connecting(self, double now, double seconds) noexcept:
-        """The same of the times for connecting, which aiohttp rounds up above the threshold only."""
-        cdef double when = now + seconds
-        return ceil(when) if seconds > self.ceil_threshold else when
-
-
-cdef double _seconds(object value) except -1:
-    return value if value is not None and value > 0 else 0
-
-
-cdef class Lane:
-    """What the express lane keeps of one session. Subclassed in Python, where all it cannot do is done.
-
-    Args:
-        watch: of the classes that tools patch.
-        response_class: of the responses.
-        methods: those of which heads are kept.
-        sentinel: as a timeout, it stands for the session's.
-    """
-
-    def __init__(self, Watch watch not None, response_class, methods, sentinel):
-        self.sentinel = sentinel
-        self.watch = watch
-        self.response_class = response_class
-        self.plain = {method: {} for method in methods}
-
-    # What a session is made of
-
-    cdef bint is_current(self, object session) except -1:
-        """Whether nothing has changed of what the heads, and the choice of the lane, rest on."""
-        cdef dict own = session.__dict__
-        cdef Py_ssize_t i
-        cdef PyObject* value
-        if len(own) != self.count or self.generation != self.watch.generation:
-            return False
-        if not self.watch.is_unchanged():
-            return False
-        for i in range(len(NAMES)):
-            value = PyDict_GetItemWithError(own, NAMES[i])
-            if value is NULL or value is not <PyObject*> self.values[i]:
-                return False
-        value = PyDict_GetItemWithError(own, "_connector")
-        if value is NULL:
-            return False
-        connector = (<object> value).__dict__
-        return (
-            # The pool stands for the connector, which is not to live longer for us.
-            len(<dict> connector) == self.connector_count
-            and PyDict_GetItemWithError(<dict> connector, "pool") is <PyObject*> self.pool
-            and _getversion(self.default_headers) == self.headers_version
-            and (not self.is_usual_jar or len(<dict> self.cookie_jar.__dict__) == self.jar_count)
-        )
-
-    def renew(self, session):
-        """Look at the session anew, and forget what was made of it.
-
-        Returns:
-            Whether its requests are the express lane's, but for their options.
-        """
-        cdef dict own = session.__dict__
-        cdef dict kept
-        self.count = -1
-        for kept in self.plain.values():
-            kept.clear()
-        self._forget()
-        self.is_express = self.is_plain = False
-        self.values = [own.get(name) for name in NAMES]
-        self.pool = None
-        connector = session._connector
-        if connector is None or self._is_full(session):
-            return False
-        self.default_headers = session._default_headers
-        self.headers_version = _getversion(self.default_headers)
-        self.connector_count = len(connector.__dict__)
-        self.pool = connector.pool
-        self.cookie_jar = session._cookie_jar
-        self.resolve_charset = session._resolve_charset
-        self.raise_for_status = session._raise_for_status
-        self.trace_configs = session._trace_configs
-        self.times = self.other_times = self._new_times(session._timeout)
-        self.is_plain, self.is_usual_jar = self._is_plain(session)
-        self.jar_count = len(session._cookie_jar.__dict__) if self.is_usual_jar else 0
-        self.generation = self.watch.generation
-        self.is_express = True
-        self.count = len(own)
-        return True
-
-    def _new_times(self, given):
-        cdef Times times = Times.__new__(Times)
-        timeout = self._timeout_of(given)
-        times.given = given
-        times.timeout = timeout
-        times.total = _seconds(timeout.total)
-        times.connect = _seconds(timeout.connect)
-        times.sock_connect = _seconds(timeout.sock_connect)
-        times.sock_read = timeout.sock_read or 0
-        times.ceil_threshold = timeout.ceil_threshold
-        return times
-
-    cdef Times times_of(self, object timeout):
-        """The times of a request that gives its own."""
-        if timeout is self.times.given:
-            return self.times
-        if timeout is not self.other_times.given:
-            self.other_times = self._new_times(timeout)
-        return self.other_times
-
-    def keep(self, Prepared prepared not None, str_or_url, Py_ssize_t most):
-        """Keep a plain request ready, by what the user said; at most so many of its method."""
-        cdef dict kept = self.plain[prepared.method]
-        if len(kept) >= most:
-            kept.clear()
-        kept[str_or_url] = prepared
 
 
 cdef class RequestCoroutine(NativeCoroutine):
@@ -236,8 +80,8 @@ cdef class RequestCoroutine(NativeCoroutine):
     cdef Prepared _find(self):
         """The request ready to send; None when it is one for Python."""
         cdef Lane lane = self.lane
-        cdef bint is_plain = True
-        cdef dict kept
+        cdef Prepared prepared = None
+        cdef bint is_simple = lane.is_usual_jar
         self.times = lane.times
         self.raise_for_status = lane.raise_for_status
         self.follows = True
@@ -251,21 +95,21 @@ cdef class RequestCoroutine(NativeCoroutine):
                 if value is not None:
                     self.raise_for_status = value
             elif name == "params" or name == "headers" or name == "json" or name == "data":
-                is_plain = False
+                is_simple = False
             elif name != "max_redirects":
                 return None
-        if is_plain and lane.is_usual_jar and not lane.cookie_jar._cookies:
-            found = lane.plain.get(self.method)
-            if found is not None:
-                kept = found
-                found = kept.get(self.str_or_url)
-                if found is not None:
-                    return <Prepared> found
-        found = lane._find(self.session, self.method, self.str_or_url, self.options)
-        if isinstance(found, Prepared):
-            return <Prepared> found
-        self.options = found
-        return None
+        is_simple = is_simple and not lane.cookie_jar._cookies
+        if is_simple:
+            prepared = lane.kept(self.method, self.str_or_url)
+        if prepared is None:
+            found = lane.fit(self.session, self.method, self.str_or_url, self.options)
+            if not isinstance(found, Prepared):
+                self.options = found
+                return None
+            prepared = <Prepared> found
+            if is_simple:
+                lane.keep(prepared, self.str_or_url)
+        return prepared
 
     cdef object _acquire(self, Host host):
         """Queue for a slot of the pool; with one, Python dials."""
