@@ -20,6 +20,7 @@ def _core_is_importable() -> bool:
             cookies,
             coroutine,
             deadlines,
+            dial,
             exchange,
             figures,
             flow,

@@ -89,6 +89,7 @@ cdef class Connection(Flow):
     cdef readonly Exchange exchange         # None unless ACTIVE
 
     # Moves
+    cdef int _bind(self, object transport, bint is_read) except -1
     cdef int _set_state(self, ConnectionState state) except -1
     cdef int _reserve(self, double now, double waited, object holder) except -1
     cdef int _give_back(self, double now, double learned) except -1

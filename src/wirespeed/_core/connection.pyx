@@ -81,6 +81,7 @@ cdef class Connection(Flow):
         facts: how it was made.
         expires_at: when it is too old to be kept, on the clock of ages; 0 for never.
         max_requests: requests after which it is not kept; 0 for any number.
+        is_read: the transport reads already, for another protocol.
     """
 
     def __cinit__(self, *args, **kwargs):
@@ -90,7 +91,7 @@ cdef class Connection(Flow):
     def __init__(self, ConnectionOwner owner not None, host, transport, *, loop, Deadlines deadlines not None,
                  buffer, double keepalive_timeout, bint force_close, bint lenient, Figures figures=None,
                  Figures totals=None, ConnectionFacts facts=None, double expires_at=0.0,
-                 long long max_requests=0):
+                 long long max_requests=0, bint is_read=True):
         self.owner = owner
         self.host = host
         self.loop = loop
@@ -119,19 +120,20 @@ cdef class Connection(Flow):
         if not hasattr(self._ssl_object, "read"):
             # Not the ssl module's: somebody else's TLS, or a stand-in for it.
             self._ssl_object = None
-        self._bind(transport)
+        self._bind(transport, is_read)
 
     def __repr__(self):
         return f"<Connection {ConnectionState(self.state).name} requests={self.requests} host={self.host!r}>"
 
-    def _bind(self, transport):
+    cdef int _bind(self, object transport, bint is_read) except -1:
         self.transport = transport
         self._write = transport.write
         transport.set_protocol(self)
-        if not self.is_tls:
+        if is_read and not self.is_tls:
             # uvloop picks the read callback when reading starts, not when the protocol is set.
             transport.pause_reading()
             transport.resume_reading()
+        return 0
 
     # Moves
 
@@ -516,7 +518,7 @@ cdef class Connection(Flow):
             raise RuntimeError(f"A connection in state {ConnectionState(self.state).name} was not lent")
         self.is_reading_paused = False
         self._paused = is_writing_paused
-        self._bind(self.transport)
+        self._bind(self.transport, True)
         self.owner._on_idle(self)
 
     # End

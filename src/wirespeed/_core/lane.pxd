@@ -53,9 +53,10 @@ cdef class Times:
     """A ClientTimeout, in seconds; 0 for no limit."""
     cdef object given                   # what the user said
     cdef object timeout                 # the ClientTimeout
-    cdef double total, connect, sock_read, ceil_threshold
+    cdef double total, connect, sock_connect, sock_read, ceil_threshold
 
     cdef double coarse(self, double now, double seconds) noexcept
+    cdef double connecting(self, double now, double seconds) noexcept
 
 
 cdef class Lane:

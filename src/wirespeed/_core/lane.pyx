@@ -135,6 +135,11 @@ cdef class Times:
         cdef double when = now + seconds
         return ceil(when) if seconds >= self.ceil_threshold else when
 
+    cdef double connecting(self, double now, double seconds) noexcept:
+        """The same of the times for connecting, which aiohttp rounds up above the threshold only."""
+        cdef double when = now + seconds
+        return ceil(when) if seconds > self.ceil_threshold else when
+
 
 cdef double _seconds(object value) except -1:
     return value if value is not None and value > 0 else 0
@@ -238,6 +243,7 @@ cdef class Lane:
         times.timeout = timeout
         times.total = _seconds(timeout.total)
         times.connect = _seconds(timeout.connect)
+        times.sock_connect = _seconds(timeout.sock_connect)
         times.sock_read = timeout.sock_read or 0
         times.ceil_threshold = timeout.ceil_threshold
         return times
