@@ -32,6 +32,7 @@ FLOORS = {
     "testing": 10,
     "stamps": 15,
     "dialling": 15,
+    "direct": 18,
     "sockets": 10,
     "pooling": 15,
     "views": 15,

@@ -11,6 +11,7 @@ import itertools
 import logging
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from typing import Any
 from unittest import mock
@@ -319,3 +320,43 @@ async def test_mock_that_passes_for_a_connector_serves_the_request() -> None:
     with pytest.raises(Mocked):
         await session.get("http://127.0.0.1:1/")
     session._connector = None
+
+
+@native_only
+async def test_derived_classes_may_be_patched_after_their_first_request(monkeypatch: Any) -> None:
+    class Connector(wirespeed.TCPConnector):
+        pass
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # aiohttp discourages it
+
+        class Session(wirespeed.ClientSession):
+            pass
+
+    seen: list[str] = []
+
+    async def connect(self: Any, req: Any, traces: Any, timeout: Any) -> Any:
+        seen.append("connect")
+        return await super(Connector, self).connect(req, traces, timeout)
+
+    def build_url(self: Any, url: Any) -> Any:
+        seen.append("build")
+        return super(Session, self)._build_url(url)
+
+    async with LocalServer() as server, Session(connector=Connector()) as session:
+
+        async def ask() -> None:
+            async with session.get(server.url("/ok")) as resp:
+                assert await resp.read() == b"ok"
+
+        await ask()
+        assert session.native_stats()["express"] == 1
+        with monkeypatch.context() as patch:
+            patch.setattr(Connector, "connect", connect)
+            await ask()
+        await ask()
+        with monkeypatch.context() as patch:
+            patch.setattr(Session, "_build_url", build_url)
+            await ask()
+        await ask()
+    assert seen == ["connect", "build"]

@@ -25,9 +25,12 @@ from yarl import URL
 
 from ._core.connection import Connection as PooledConnection
 from ._core.connection import ConnectionState
+from ._core.dial import Dial as DirectDial
+from ._core.dial import start_dial
 from ._core.hosts import ConnectTimeout, Host, PoolClosed, TooManyWaiters, Waiter, WaitTimeout
 from ._core.pool import Pool
 from .dialling import Dial
+from .direct import address_for
 from .loops import start_task
 from .pooling import PoolFull, PoolTimeout
 from .sockets import TCPOptions
@@ -45,6 +48,19 @@ _LOOPS = frozenset({"asyncio", "uvloop", "winloop", "wirespeed"})
 _ORPHAN_DIAL_MAX = 30.0
 # Seconds after which it makes way for others: a dial that is still worth its slot has ended by then.
 _ORPHAN_DIAL_FREE = 1.0
+
+
+def connection_timeout(url: URL, exc: ConnectTimeout) -> ConnectionTimeoutError:
+    """What the caller gets when the time for connecting has passed, to be raised from the cause of `exc`.
+
+    Args:
+        url: the request's, without a fragment.
+        exc: gets a cause as aiohttp's timer has it, unless it has one.
+    """
+    if exc.__cause__ is None:
+        exc.__cause__ = asyncio.TimeoutError()
+        exc.__cause__.__cause__ = asyncio.CancelledError()
+    return ConnectionTimeoutError(f"Connection timeout to host {url}")
 
 
 class StandIn(ClientConnectionError):
@@ -72,7 +88,11 @@ class _Orphan:
     """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, pool: Pool, host: Host, task: "asyncio.Task[Any]"
+        self,
+        loop: asyncio.AbstractEventLoop,
+        pool: Pool,
+        host: Host,
+        task: "asyncio.Task[Any] | DirectDial",
     ) -> None:
         self._loop, self._pool, self._host, self._task = loop, pool, host, task
         self._until = loop.time() + _ORPHAN_DIAL_MAX
@@ -144,8 +164,7 @@ class Acquirer(TellingConnector):
         try:
             return await self._obtain(host, req, timeout, total_at, has_slot, asked_at, connect_at)
         except ConnectTimeout as exc:
-            cause = exc.__cause__ or asyncio.TimeoutError()
-            raise ConnectionTimeoutError(f"Connection timeout to host {req.url}") from cause
+            raise connection_timeout(req.url, exc) from exc.__cause__
 
     async def _obtain(
         self,
@@ -232,10 +251,10 @@ class Acquirer(TellingConnector):
         """
         pool = self.pool
         waiter = pool.begin_dial(host, connect_at, total_at, pool.now() - asked_at)
-        task = None
+        task: asyncio.Task[Any] | DirectDial | None = None
         try:
             if not waiter.future.done():
-                task = self._start_dial(waiter, req, timeout)
+                task = self._start_direct(waiter, req, timeout) or self._start_dial(waiter, req, timeout)
             conn = await waiter.future
         except BaseException:
             pool.cancel(waiter)
@@ -245,11 +264,26 @@ class Acquirer(TellingConnector):
         else:
             assert conn is not None
             if task is not None and not task.done():
-                _Orphan(self._loop, pool, host, task)
+                self._leave_dial(host, task)
             return conn
         finally:
             # An exception's traceback holds this frame; the future and the task's result are the exception.
             del waiter, task
+
+    def _leave_dial(self, host: Host, dial: "asyncio.Task[Any] | DirectDial") -> None:
+        """Let a dial go on for the pool."""
+        _Orphan(self._loop, self.pool, host, dial)
+
+    def _start_direct(
+        self, waiter: Waiter, req: ClientRequest, timeout: "ClientTimeout"
+    ) -> DirectDial | None:
+        """Dial straight to the address, where that is all there is to do."""
+        if type(req) is not ClientRequest or (address := address_for(self, waiter.host.key)) is None:
+            return None
+        at, seconds = 0.0, timeout.sock_connect
+        if seconds is not None and seconds > 0:
+            at = helpers.calculate_timeout_when(self._loop.time(), seconds, timeout.ceil_threshold)
+        return start_dial(self.pool, waiter, address, at)
 
     def _start_dial(
         self, waiter: Waiter, req: ClientRequest, timeout: "ClientTimeout"
@@ -300,9 +334,9 @@ class Acquirer(TellingConnector):
     def _finish(self, transport: asyncio.Transport, dial: Dial, req: ClientRequest) -> "ConnectionFacts":
         """Set the options of a socket that was dialled, and sum up the dial."""
         facts = dial.facts(transport)
-        if self._tcp is not None and (sock := transport.get_extra_info("socket")) is not None:
+        if self._tcp is not None:
             try:
-                self._tcp.apply(sock)
+                self._tcp.apply_to(transport)
             except OSError as exc:
                 raise ClientConnectorError(req.connection_key, exc) from exc
         return facts

@@ -25,6 +25,7 @@ from ._core.pool import Pool
 from ._signatures import like
 from .acquisition import Acquirer, StandIn
 from .dialling import ProtocolFactory, note_resolved
+from .direct import dial_error
 from .observe import CloseReason
 from .observe.observer import Observer
 from .observe.stats import PoolStats
@@ -57,6 +58,8 @@ class PooledConnector(Acquirer):
 
     # A connector that aiohttp made before `install()` has neither: it goes on with aiohttp's code.
     _lent: dict[ResponseHandler, PooledConnection] = {}  # noqa: RUF012
+    # What `_resolve_host` is unless somebody overrides or patches it; None for no names to resolve.
+    _own_resolve_host: Any = None
     # None while leaks are not tracked.
     _tracker: "LeakTracker | None" = None
 
@@ -83,6 +86,8 @@ class PooledConnector(Acquirer):
             self._tracker = LeakTracker(connector=self)
             self.pool.who = self._tracker.acquiring
         self._tcp = TCPOptions.of(options.tcp)
+        self.pool.set_options = None if self._tcp is None else self._tcp.apply_to
+        self.pool.dial_error = dial_error
         self._survey = Survey(self.pool, self._limit)
         self._factory = ProtocolFactory(self._factory)  # type: ignore[assignment]
         self._lent: dict[ResponseHandler, PooledConnection] = {}
@@ -240,6 +245,9 @@ class PooledConnector(Acquirer):
         self.pool.close()
         for task in self._dials:
             task.cancel()
+        for dial in tuple(self.pool.dials):
+            dial.cancel()
+            waiters.append(dial.wait_ended())
         waiters.extend(self._dials)
         waiters.append(self.pool.wait_closed())
         # What is left in the views is aiohttp's own.
@@ -359,6 +367,10 @@ class TCPConnector(PooledConnector, aiohttp.TCPConnector):
             finally:
                 if not helpers.is_ip_address(host):
                     note_resolved()
+
+
+if not TYPE_CHECKING:
+    TCPConnector._own_resolve_host = TCPConnector._resolve_host
 
 
 class UnixConnector(PooledConnector, aiohttp.UnixConnector):

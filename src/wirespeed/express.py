@@ -24,12 +24,14 @@ from aiohttp.http import HttpProcessingError
 
 from . import attempt, shapes
 from ._core.connection import Connection
+from ._core.dial import Dial
 from ._core.exchange import Exchange
-from ._core.hosts import PoolClosed, TooManyWaiters, WaitTimeout
+from ._core.hosts import ConnectTimeout, PoolClosed, TooManyWaiters, WaitTimeout
 from ._core.lane import Address
 from ._core.request import RequestCoroutine
-from .acquisition import StandIn
+from .acquisition import StandIn, connection_timeout
 from .call import NOT_CONNECTED, REDIRECTS, Call, check_status, count_retry
+from .direct import address_for
 from .hooks import HookedLane, new_hooks
 from .lanes import WATCH, lane_reason
 from .prepare import Prepared, as_timeout, has_usual_heads, has_usual_jar, new_settings
@@ -104,6 +106,41 @@ class ExpressLane(HookedLane):
             connect_at=asked.connect_at,
         )
 
+    def _direct_address(self, asked: RequestCoroutine) -> tuple[str, int] | None:
+        """Where the core may connect to by itself; None where dialling is aiohttp's."""
+        return address_for(asked.connector, asked.prepared.key)
+
+    def _leave_dial(self, asked: RequestCoroutine, dial: Dial) -> None:
+        """The request was served otherwise; its dial goes on for the pool."""
+        asked.connector._leave_dial(dial.waiter.host, dial)
+
+    async def _dial_again(self, asked: RequestCoroutine, conn: Connection) -> Connection:
+        """Get another connection for one that was lost before it was used."""
+        pool = asked.connector.pool
+        if not conn.is_dialled or pool.is_closed:
+            asked.prepared.host = pool.host(asked.prepared.key)
+            return await self._dial(asked, False)
+        # A server that takes connections and drops them: we would dial for ever.
+        exc = ServerDisconnectedError()
+        self._unsent(asked, exc)
+        raise exc
+
+    async def _undialled(self, asked: RequestCoroutine, exc: Exception) -> aiohttp.ClientResponse:
+        """Give the caller what a failed dial comes to."""
+        try:
+            return await self._recover(asked, self._as_dialled(asked, exc))
+        finally:
+            del exc  # its traceback holds this frame
+
+    def _as_dialled(self, asked: RequestCoroutine, exc: Exception) -> Exception:
+        """What a failed dial raises, which the observers are told of."""
+        if type(exc) is ConnectTimeout:
+            told = connection_timeout(asked.prepared.real_url.with_fragment(None), exc)
+            exc = _caused(told, exc.__cause__)
+        if not isinstance(exc, PoolClosed):
+            self._unsent(asked, exc)
+        return exc
+
     def _observe(self, asked: RequestCoroutine) -> Callable[[Exchange], object]:
         """What tells the observers when an exchange has ended."""
         return functools.partial(attempt.tell_end, asked.connector, asked.prepared)
@@ -144,13 +181,16 @@ class ExpressLane(HookedLane):
         prepared = asked.prepared
         if isinstance(exc, PoolClosed | TooManyWaiters | WaitTimeout):
             self._unsent(asked, exc)
-            return _caused(asked.connector._refusal(prepared.host, prepared.real_url, exc), exc)
-        if isinstance(exc, HttpProcessingError):
-            return _caused(attempt.bad_response(prepared, exc), exc)
-        if type(exc) is ConnectionResetError:
+            told: Exception = asked.connector._refusal(prepared.host, prepared.real_url, exc)
+        elif isinstance(exc, HttpProcessingError):
+            told = attempt.bad_response(prepared, exc)
+        elif type(exc) is ConnectionResetError:
             # Lost while it was in hand.
-            return _caused(ClientConnectionResetError(*exc.args), exc)
-        return exc
+            told = ClientConnectionResetError(*exc.args)
+        else:
+            return exc
+        told.__cause__ = exc
+        return told
 
     async def _look_at(self, asked: RequestCoroutine, resp: ClientResponse) -> aiohttp.ClientResponse:
         """Deal with cookies, a redirect, or a status that the caller does not want."""
@@ -183,7 +223,7 @@ class ExpressLane(HookedLane):
         )
 
 
-def _caused(exc: Exception, cause: BaseException) -> Exception:
+def _caused(exc: BaseException, cause: BaseException | None) -> Any:
     exc.__cause__ = cause
     return exc
 

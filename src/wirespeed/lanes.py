@@ -119,7 +119,7 @@ class Patch(NamedTuple):
 
 _OF_TCP = ("connect", "_resolve_host", "_create_connection", "_wrap_create_connection")
 _OF_UNIX = ("connect", "_create_connection")
-_OF_RESPONSE = ("__init__", "start", "read", "json", "get_encoding")
+_OF_RESPONSE = ("__init__", "start", "read", "json", "get_encoding", "__aexit__")
 # The methods that tools patch. Not ClientSession.__init__: what a replacement of it does is
 # in the session's attributes, which are read at each request.
 _PATCHED_BY_TOOLS: tuple[tuple[type, tuple[str, ...]], ...] = (

@@ -26,7 +26,7 @@ from yarl import URL
 
 from ._core import response as core
 from ._core.exchange import Exchange
-from ._core.response import Fact, FactKind
+from ._core.response import Fact, FactKind, State, StateKind
 from ._signatures import like
 from .observe.timings import ConnectionInfo, Timings
 from .stamps import StampedResponse
@@ -182,6 +182,12 @@ class ClientResponse(StampedResponse):
     # Whether a response of the express lane sets cookies; its headers need not be made for that.
     has_cookies = Fact(FactKind.HAS_COOKIES)
 
+    _body = State(StateKind.BODY, None)
+    _connection = State(StateKind.CONNECTION, None)
+    _closed = State(StateKind.CLOSED, True)
+    _released = State(StateKind.RELEASED, False)
+    _in_context = State(StateKind.IN_CONTEXT, False)
+
     read = like(aiohttp.ClientResponse.read)(core.read)
     json = like(aiohttp.ClientResponse.json)(core.json)
     __aexit__ = like(aiohttp.ClientResponse.__aexit__)(core.leave)  # type: ignore[assignment]
@@ -334,7 +340,7 @@ class ClientResponse(StampedResponse):
     def closed(self) -> bool:
         exchange = self._exchange
         if exchange is None:
-            return self._closed
+            return self._closed  # type: ignore[no-any-return]
         return self._closed or (exchange.is_complete and exchange.error is None)
 
     def _end(self) -> None:
@@ -409,7 +415,7 @@ class ClientResponse(StampedResponse):
         if self._upload is not None and (exchange.is_complete or exchange.error is not None):
             # Not after a 101, whose connection stays open.
             await settle(self._upload)
-        return self._body
+        return self._body  # type: ignore[no-any-return]
 
     async def _json(self, *, encoding: str | None, loads: JSONDecoder, content_type: str | None) -> Any:
         """`json()` where it is not the usual."""

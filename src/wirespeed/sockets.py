@@ -88,6 +88,18 @@ class TCPOptions:
             settings.append((socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds))
         return settings
 
+    def apply_to(self, transport: Any) -> None:
+        """Set the options on the socket of a transport; one without a socket has none.
+
+        Args:
+            transport: connected.
+
+        Raises:
+            OSError: the kernel refused a value.
+        """
+        if (sock := transport.get_extra_info("socket")) is not None:
+            self.apply(sock)
+
     def apply(self, sock: Any) -> None:
         """Set the options on a connected socket.
 

@@ -36,6 +36,7 @@ class FakeHandle:
     def run(self) -> None:
         if not self.is_cancelled:
             self._callback(*self._args)
+        del self  # as asyncio's: the traceback of an exception may hold this frame
 
 
 class FakeLoop:

@@ -484,6 +484,8 @@ USE_CASES = [
         hang_after=1.0,
         # Which of two calls at once gets which connection is a race.
         wire=function is not at_the_same_time,
+        # Who dials here takes a connection that is freed first, so there may be fewer.
+        ignore=("connections",) if function is at_the_same_time else (),
     )
     for function in FUNCTIONS
     for what, data, script in (

@@ -438,4 +438,6 @@ async def test_requests_in_parallel_do_not_mix() -> None:
 
         return await asyncio.gather(*(one(number) for number in range(20)))
 
-    await check(Case("parallel", do, tuple((Send(b""),) for _ in range(20)), ignore=("probe", "wire")))
+    # Who dials here takes a connection that is freed first, so there may be fewer.
+    script = tuple((Send(b""),) for _ in range(20))
+    await check(Case("parallel", do, script, ignore=("connections", "probe", "wire")))

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import os
 import resource
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -92,11 +93,22 @@ class Watch:
         assert not self.errors, self.errors
 
 
+async def _first_stream(loop: asyncio.AbstractEventLoop) -> None:
+    """Have the loop's first stream behind us: with it libuv opens a spare descriptor, and keeps it."""
+    before = len(open_fds())
+    ours, other = socket.socketpair()
+    transport, _ = await loop.create_connection(asyncio.Protocol, sock=ours)
+    transport.abort()
+    other.close()
+    await eventually(lambda: len(open_fds()) <= before + 1, "the first stream closed")
+
+
 @asynccontextmanager
 async def nothing_left() -> AsyncIterator[Watch]:
     """Fail when the block leaves descriptors, tasks or timers, or reports an error to the loop."""
     loop = asyncio.get_running_loop()
     gc.collect()
+    await _first_stream(loop)
     watch = Watch()
     before = loop.get_exception_handler()
     loop.set_exception_handler(lambda _, context: watch.errors.append(context))

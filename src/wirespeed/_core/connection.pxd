@@ -10,8 +10,9 @@ States and legal moves (the table is in connection.pyx):
 """
 
 from wirespeed._core.deadlines cimport Deadline, Deadlines
-from wirespeed._core.exchange cimport CloseReason, Exchange, ExchangeSettings, ReadGate
+from wirespeed._core.exchange cimport CloseReason, Exchange, ExchangeSettings
 from wirespeed._core.figures cimport ConnectionFacts, Figures
+from wirespeed._core.flow cimport Flow
 from wirespeed._core.parser cimport ResponseParser
 
 
@@ -35,7 +36,7 @@ cdef class IdleDeadline(Deadline):
     cdef void* _conn                        # borrowed; the connection owns this
 
 
-cdef class Connection(ReadGate):
+cdef class Connection(Flow):
     # Owner's side
     cdef ConnectionOwner owner
     cdef readonly object host               # the pool's Host, opaque here
@@ -71,25 +72,24 @@ cdef class Connection(ReadGate):
     cdef readonly long long requests        # sent on this connection
 
     # Transport
-    cdef readonly object transport          # None once it is lost
     cdef public object anchor               # what has to live as long as the transport, or None
-    cdef object loop
     cdef object _create_future              # loop.create_future, bound once
     cdef object _write                      # transport.write, bound once
     cdef readonly bint is_tls
-    cdef bint is_reading_paused
     cdef bint is_lost                       # what is fed comes from _ssl_object, after the end
     cdef object _ssl_object                 # holds what TLS did not hand over yet; None without TLS
-    cdef list _drain_waiters                # futures of those who wait for room to write
-    cdef readonly bint _paused              # the name aiohttp's StreamWriter reads
 
     # Reading
     cdef object _view                       # of the buffer that the pool's connections share
+    cdef object _first_view                 # as much of it as is read while the head is awaited
     cdef char* _bytes
+    cdef Py_ssize_t _left                   # bytes of a body that come without the parser; 0: it has the say
+    cdef bint _is_in_place                  # the loop has the body's own buffer
     cdef ResponseParser parser
     cdef readonly Exchange exchange         # None unless ACTIVE
 
     # Moves
+    cdef int _bind(self, object transport, bint is_read) except -1
     cdef int _set_state(self, ConnectionState state) except -1
     cdef int _reserve(self, double now, double waited, object holder) except -1
     cdef int _give_back(self, double now, double learned) except -1
@@ -104,13 +104,11 @@ cdef class Connection(ReadGate):
     cdef int _count_out(self, Py_ssize_t size) except -1
 
     # Response in
+    cdef int _count_in(self, Exchange exchange, const char* data, Py_ssize_t size) except -1
     cdef int _take_rest(self, Exchange exchange) except -1
     cdef int _advance(self, Exchange exchange) except -1
     cdef int _finish(self, Exchange exchange) except -1
     cdef CloseReason _why_close(self, Exchange exchange) except *
-
-    # Flow control
-    cdef int _wake_drainers(self, bint is_lost) except -1
 
     # End
     cdef int _close(self, CloseReason reason) except -1

@@ -3,8 +3,9 @@ import enum
 from typing import Any, final
 
 from .deadlines import Deadline, Deadlines
-from .exchange import CloseReason, Exchange, ExchangeSettings, ReadGate
+from .exchange import CloseReason, Exchange, ExchangeSettings
 from .figures import ConnectionFacts, Figures
+from .flow import Flow
 
 class ConnectionState(enum.IntEnum):
     RESERVED = 0
@@ -20,7 +21,7 @@ class ConnectionOwner: ...
 @final
 class IdleDeadline(Deadline): ...
 
-class Connection(ReadGate):
+class Connection(Flow):
     host: Any
     state: ConnectionState
     close_reason: CloseReason
@@ -31,11 +32,9 @@ class Connection(ReadGate):
     idle_since: float
     facts: ConnectionFacts
     requests: int
-    transport: asyncio.Transport | None
     anchor: Any
     is_tls: bool
     exchange: Exchange | None
-    _paused: bool
     def __init__(
         self,
         owner: ConnectionOwner,
@@ -53,6 +52,7 @@ class Connection(ReadGate):
         facts: ConnectionFacts | None = None,
         expires_at: float = 0.0,
         max_requests: int = 0,
+        is_read: bool = True,
     ) -> None: ...
     def note_keep_alive(self, field: bytes) -> None: ...
     def count_out(self, size: int) -> None: ...
@@ -72,9 +72,6 @@ class Connection(ReadGate):
     def eof_received(self) -> bool: ...
     def connection_lost(self, exc: Exception | None) -> None: ...
     def connection_made(self, transport: asyncio.BaseTransport) -> None: ...
-    def pause_writing(self) -> None: ...
-    def resume_writing(self) -> None: ...
-    async def _drain_helper(self) -> None: ...
     def lend(self, protocol: asyncio.BaseProtocol) -> None: ...
     def take_back(self, is_writing_paused: bool = False) -> None: ...
     def is_connected(self) -> bool: ...

@@ -16,10 +16,13 @@ except ImportError:
 
 cimport cython
 from cpython.bytearray cimport PyByteArray_AS_STRING
-from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.buffer cimport PyBUF_WRITE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.memoryview cimport PyMemoryView_FromMemory
 
 from wirespeed._core.exchange cimport Failure
-from wirespeed._core.limits cimport READ_BUFFER_SIZE, SMALL_READ, margin_of
+from wirespeed._core.learning cimport KeepAlive, parse_keep_alive
+from wirespeed._core.limits cimport FIRST_READ, READ_BUFFER_SIZE, SMALL_READ, margin_of
 
 # One buffer may serve all connections where a read is a readiness event: the loop asks for
 # the buffer and fills it in one step. A proactor fills it later, so each needs its own.
@@ -60,7 +63,7 @@ cdef class IdleDeadline(Deadline):
         return (<Connection> self._conn)._on_idle_deadline(now)
 
 
-cdef class Connection(ReadGate):
+cdef class Connection(Flow):
     """A transport, its parser and its state. Use `PooledConnection`, which loops accept as a protocol.
 
     Args:
@@ -78,6 +81,7 @@ cdef class Connection(ReadGate):
         facts: how it was made.
         expires_at: when it is too old to be kept, on the clock of ages; 0 for never.
         max_requests: requests after which it is not kept; 0 for any number.
+        is_read: the transport reads already, for another protocol.
     """
 
     def __cinit__(self, *args, **kwargs):
@@ -87,7 +91,7 @@ cdef class Connection(ReadGate):
     def __init__(self, ConnectionOwner owner not None, host, transport, *, loop, Deadlines deadlines not None,
                  buffer, double keepalive_timeout, bint force_close, bint lenient, Figures figures=None,
                  Figures totals=None, ConnectionFacts facts=None, double expires_at=0.0,
-                 long long max_requests=0):
+                 long long max_requests=0, bint is_read=True):
         self.owner = owner
         self.host = host
         self.loop = loop
@@ -107,25 +111,29 @@ cdef class Connection(ReadGate):
         buffer = buffer if SHARES_BUFFER else new_read_buffer()
         self._bytes = PyByteArray_AS_STRING(buffer)
         # A view: asyncio's TLS slices the buffer and reads into the slice.
-        self._view = memoryview(buffer)
+        self._view = self._first_view = memoryview(buffer)
         self.is_tls = transport.get_extra_info("sslcontext") is not None
+        if SHARES_BUFFER and not self.is_tls:
+            # What comes with the head is copied once more than the rest of a long body.
+            self._first_view = self._view[:FIRST_READ]
         self._ssl_object = transport.get_extra_info("ssl_object") if self.is_tls else None
         if not hasattr(self._ssl_object, "read"):
             # Not the ssl module's: somebody else's TLS, or a stand-in for it.
             self._ssl_object = None
-        self._bind(transport)
+        self._bind(transport, is_read)
 
     def __repr__(self):
         return f"<Connection {ConnectionState(self.state).name} requests={self.requests} host={self.host!r}>"
 
-    def _bind(self, transport):
+    cdef int _bind(self, object transport, bint is_read) except -1:
         self.transport = transport
         self._write = transport.write
         transport.set_protocol(self)
-        if not self.is_tls:
+        if is_read and not self.is_tls:
             # uvloop picks the read callback when reading starts, not when the protocol is set.
             transport.pause_reading()
             transport.resume_reading()
+        return 0
 
     # Moves
 
@@ -136,6 +144,7 @@ cdef class Connection(ReadGate):
                 f"to {ConnectionState(state).name}"
             )
         self.state = state
+        self._left = 0
         return 0
 
     cdef CloseReason why_unusable(self, double now) except *:
@@ -227,29 +236,22 @@ cdef class Connection(ReadGate):
                 self._close(reason)
 
     cdef int _note_keep_alive(self, bytes field) except -1:
-        """`Keep-Alive: timeout=N, max=M` (RFC 2068 section 19.7.1.1); what cannot be read says nothing.
+        """Note what the server says about the lifetime of the connection.
 
         Servers count `max` in two ways: what is left (Apache), or what the connection may have
         in all (Node). The first one seen is good for both; a later, lower one for the first.
         """
+        cdef KeepAlive said = parse_keep_alive(field)
         cdef long long most
-        for item in field.split(b","):
-            name, _, value = item.partition(b"=")
-            name = name.strip().lower()
-            value = value.strip().strip(b'"')
-            # More digits than these are no limit.
-            if not value.isdigit() or len(value) > 9:
-                continue
-            if name == b"timeout":
-                self.server_timeout = int(value)
-                self.server_timeout -= margin_of(self.server_timeout)
-            elif name == b"max":
-                most = self.requests + <long long> int(value)
-                if self.requests == 1 and most > 1:
-                    most -= 1
-                if self.max_requests == 0 or most < self.max_requests:
-                    self.max_requests = most
-                    self.max_requests_reason = CloseReason.SERVER_TIMEOUT
+        if said.timeout >= 0:
+            self.server_timeout = said.timeout - margin_of(said.timeout)
+        if said.max >= 0:
+            most = self.requests + said.max
+            if self.requests == 1 and most > 1:
+                most -= 1
+            if self.max_requests == 0 or most < self.max_requests:
+                self.max_requests = most
+                self.max_requests_reason = CloseReason.SERVER_TIMEOUT
         return 0
 
     # Request out
@@ -316,7 +318,29 @@ cdef class Connection(ReadGate):
     # Response in: the loop's side (asyncio.BufferedProtocol)
 
     def get_buffer(self, sizehint):
-        return self._view
+        cdef Exchange exchange = self.exchange
+        self._is_in_place = False
+        if exchange is None or exchange.head is None or not SHARES_BUFFER:
+            return self._first_view
+        if self._left == 0 and exchange._can_count(self.parser):
+            exchange._begin_whole()
+            self._left = <Py_ssize_t> exchange.head.content_length - exchange.body_size
+        if self._left == 0 or exchange.whole is None:
+            return self._view
+        self._is_in_place = True
+        return PyMemoryView_FromMemory(
+            PyBytes_AS_STRING(exchange.whole) + exchange.body_size, self._left + 1, PyBUF_WRITE
+        )
+
+    cdef int _count_in(self, Exchange exchange, const char* data, Py_ssize_t size) except -1:
+        """Take bytes of a body without the parser, which is of no use for it after that."""
+        cdef Py_ssize_t count = min(size, self._left)
+        exchange._count_in(data, count)
+        self._left -= count
+        if self._left == 0:
+            exchange._seal()
+            self.parser.end_elsewhere(size > count)
+        return 0
 
     def buffer_updated(self, Py_ssize_t size):
         cdef Exchange exchange = self.exchange
@@ -329,7 +353,9 @@ cdef class Connection(ReadGate):
         self.read_at = self.deadlines.now()
         if exchange.first_at == 0:
             exchange.first_at = self.read_at
-        if size <= SMALL_READ:
+        if self._left > 0:
+            self._count_in(exchange, NULL if self._is_in_place else self._bytes, size)
+        elif size <= SMALL_READ:
             self.parser.feed(PyBytes_FromStringAndSize(self._bytes, size))
         else:
             self.parser.feed(self._view[:size])
@@ -388,7 +414,10 @@ cdef class Connection(ReadGate):
             self._totals.counts.bytes_in += len(data)
             if exchange.first_at == 0:
                 exchange.first_at = self.read_at
-            self.parser.feed(data)
+            if self._left > 0:
+                self._count_in(exchange, PyBytes_AS_STRING(data), len(data))
+            else:
+                self.parser.feed(data)
             self._advance(exchange)
         return 0
 
@@ -455,55 +484,6 @@ cdef class Connection(ReadGate):
             return CloseReason.UPLOAD_UNFINISHED
         return CloseReason.KEPT
 
-    # Flow control, both ways
-
-    cdef int _pause(self) except -1:
-        if not self.is_reading_paused and self.transport is not None:
-            self.is_reading_paused = True
-            self.transport.pause_reading()
-        return 0
-
-    cdef int _resume(self) except -1:
-        if self.is_reading_paused and self.transport is not None:
-            self.is_reading_paused = False
-            self.transport.resume_reading()
-        return 0
-
-    def pause_writing(self):
-        self._paused = True
-
-    def resume_writing(self):
-        self._paused = False
-        if self._drain_waiters is not None:
-            self._wake_drainers(False)
-
-    cdef int _wake_drainers(self, bint is_lost) except -1:
-        """There is room, or there never will be. One future each: a cancelled drain concerns no other."""
-        waiters, self._drain_waiters = self._drain_waiters, None
-        for waiter in waiters:
-            if waiter.done():
-                continue
-            if is_lost:
-                waiter.set_exception(ConnectionResetError("Connection lost"))
-            else:
-                waiter.set_result(None)
-        return 0
-
-    async def _drain_helper(self):
-        """Wait until the transport takes more; the name is the one aiohttp's StreamWriter calls."""
-        if self.transport is None:
-            raise ConnectionResetError("Connection lost")
-        if not self._paused:
-            return
-        if self._drain_waiters is None:
-            self._drain_waiters = []
-        waiter = self.loop.create_future()
-        self._drain_waiters.append(waiter)
-        await waiter
-
-    cdef object _get_transport(self):
-        return self.transport
-
     # The full lane
 
     def lend(self, protocol):
@@ -538,7 +518,7 @@ cdef class Connection(ReadGate):
             raise RuntimeError(f"A connection in state {ConnectionState(self.state).name} was not lent")
         self.is_reading_paused = False
         self._paused = is_writing_paused
-        self._bind(self.transport)
+        self._bind(self.transport, True)
         self.owner._on_idle(self)
 
     # End

@@ -6,7 +6,8 @@ reads it. It ends complete, failed or abandoned; after that it holds no connecti
 
 from wirespeed._core.deadlines cimport Deadline, Deadlines
 from wirespeed._core.figures cimport ConnectionFacts
-from wirespeed._core.parser cimport ResponseHead, ResponseParser
+from wirespeed._core.message cimport ResponseHead
+from wirespeed._core.parser cimport ResponseParser
 
 
 cpdef enum CloseReason:
@@ -75,6 +76,11 @@ cdef class Exchange(Deadline):
     cdef readonly Py_ssize_t body_size      # bytes of body received, as on the wire
 
     # Of the response, opaque here
+    cdef object resp_body                   # bytes, once somebody read them
+    cdef object resp_connection             # a view of the connection, once somebody asked for it
+    cdef bint resp_closed
+    cdef bint resp_released
+    cdef bint resp_in_context
     cdef readonly object prepared
     cdef object resolve_charset
     cdef public bint is_plain               # no upload goes on, nobody traces the body, or streams it
@@ -99,6 +105,7 @@ cdef class Exchange(Deadline):
 
     # Body
     cdef list parts                         # received and not handed on; None ends a chunk
+    cdef bytes whole                        # what a body of known length is received into, and one byte
     cdef readonly object sink                        # StreamReader or decoder, once there is one
     cdef list held                          # parts that wait while the sink is full
     cdef bint has_more                      # the decoder has more output for the same input
@@ -120,6 +127,12 @@ cdef class Exchange(Deadline):
     cdef int _on_head(self, ResponseHead head) except -1
     cdef int _on_body(self, list parts, Py_ssize_t size) except -1
     cdef int _on_complete(self) except -1
+
+    # A body of known length, without the parser
+    cdef bint _can_count(self, ResponseParser parser) except -1
+    cdef int _begin_whole(self) except -1
+    cdef int _count_in(self, const char* data, Py_ssize_t size) except -1
+    cdef int _seal(self) except -1
     cdef int _fail(self, Failure failure, object exc, list raw) except -1
     cdef int _wake(self) except -1
     cdef int _tell_end(self) except -1

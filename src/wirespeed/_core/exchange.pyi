@@ -5,7 +5,7 @@ from typing import Any, final
 
 from .deadlines import Deadline
 from .figures import ConnectionFacts
-from .parser import ResponseHead
+from .message import ResponseHead
 
 class CloseReason(enum.IntEnum):
     KEPT = 0

@@ -8,9 +8,36 @@ them. It must not know HTTP beyond what the parser found, nor decide about reuse
 
 cimport cython
 
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.mem cimport PyMem_RawFree, PyMem_RawMalloc
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.math cimport ceil
+from libc.string cimport memcpy
 
-from wirespeed._core.limits cimport CHUNKS_MAX, COARSE_FROM
+from wirespeed._core.limits cimport (
+    BLOCK_BODIES, BLOCK_MAX, BLOCK_MIN, CHUNKS_MAX, COARSE_FROM, COUNTED_MAX, COUNTED_MIN,
+)
+
+cdef extern from "Python.h":
+    int _PyBytes_Resize(PyObject** text, Py_ssize_t size) except -1
+
+
+# Bytes of the longest body that memory was kept for.
+cdef Py_ssize_t _longest = 0
+
+
+cdef int _keep_memory(Py_ssize_t size) except -1:
+    """Have malloc keep the memory of bodies for the next ones.
+
+    glibc gives free memory back to the system at once (128 KiB of it) until a large block is freed, and twice
+    that block's size from then on. Without it page faults are half of what a body of 10 MB costs.
+    """
+    global _longest
+    if size > _longest:
+        _longest = size
+        PyMem_RawFree(PyMem_RawMalloc(min(max(size * BLOCK_BODIES, BLOCK_MIN), BLOCK_MAX)))
+    return 0
 
 
 cdef class ReadGate:
@@ -100,6 +127,57 @@ cdef class Exchange(Deadline):
             self._push_eof()
         if self.on_end is not None:
             self._tell_end()
+        return 0
+
+    # A body of known length, without the parser
+
+    cdef bint _can_count(self, ResponseParser parser) except -1:
+        """Whether the rest of the body is only so many bytes, to be kept until somebody asks for all."""
+        cdef ResponseHead head = self.head
+        return (
+            self.sink is None and not head.chunked and not head.no_body and not parser.is_complete
+            and parser.error is None and head.content_length - self.body_size > COUNTED_MIN
+            and head.content_length <= (COUNTED_MAX if self.wants_all else self.settings.high_water)
+        )
+
+    cdef int _begin_whole(self) except -1:
+        """Make the whole body's place, with a byte more: what comes there does not belong to it."""
+        cdef Py_ssize_t at = 0
+        cdef bytes part
+        cdef char* text
+        _keep_memory(<Py_ssize_t> self.head.content_length)
+        self.whole = PyBytes_FromStringAndSize(NULL, <Py_ssize_t> self.head.content_length + 1)
+        text = PyBytes_AS_STRING(self.whole)
+        for part in self.parts or ():
+            memcpy(text + at, PyBytes_AS_STRING(part), len(part))
+            at += len(part)
+        self.parts = None
+        return 0
+
+    cdef int _count_in(self, const char* data, Py_ssize_t size) except -1:
+        """Take bytes of the body; they may be in their place already.
+
+        Args:
+            data: where they are; NULL for in `whole`.
+            size: how many; no more than there are to come.
+        """
+        if self.whole is None:
+            return self._on_body([PyBytes_FromStringAndSize(data, size)], self.body_size + size)
+        if data is not NULL:
+            memcpy(PyBytes_AS_STRING(self.whole) + self.body_size, data, size)
+        self.body_size += size
+        return 0
+
+    cdef int _seal(self) except -1:
+        """The body is complete: cut off the byte that is none of it."""
+        cdef PyObject* whole = <PyObject*> self.whole
+        if self.whole is None:
+            return 0
+        Py_INCREF(self.whole)
+        self.whole = None
+        _PyBytes_Resize(&whole, <Py_ssize_t> self.head.content_length)
+        self.parts = [<object> whole]
+        Py_DECREF(<object> whole)
         return 0
 
     cdef int _tell_end(self) except -1:
@@ -234,6 +312,9 @@ cdef class Exchange(Deadline):
         cdef list parts = self.parts
         if self.sink is not None:
             raise RuntimeError("The body has a reader already")
+        if self.whole is not None:
+            parts = [self.whole[:self.body_size]]
+            self.whole = None
         self.sink = sink
         self.parts = None
         # Buffering paused the transport; from here on the sink does.

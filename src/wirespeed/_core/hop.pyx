@@ -213,6 +213,10 @@ cdef class AttemptCoroutine(RequestCoroutine):
 
     cdef object _on_thrown(self, object exc):
         cdef Exchange exchange = self.exchange
+        if self.stage == Stage.RACING and isinstance(exc, Exception):
+            # The handler raises what the dial has died of: it does not try again.
+            exc = self.lane._as_dialled(self, exc)
+            self.stage = Stage.DIALLING
         if self.is_inside:
             try:
                 self._leave(exc)

@@ -45,6 +45,8 @@ cdef class Waiter(Deadline):
     cdef Deadlines deadlines
     cdef object holder
 
+    cdef int _set_up(self, Host host, Deadlines deadlines, object future, object holder) except -1
+    cdef int _arm(self, double connect_at, double total_at) except -1
     cdef int resolve(self, Connection conn) except -1
 
 

@@ -153,6 +153,21 @@ cdef class Host:
 
 @cython.final
 cdef class Waiter(Deadline):
+    cdef int _set_up(self, Host host, Deadlines deadlines, object future, object holder) except -1:
+        self.host = host
+        self.deadlines = deadlines
+        self.future = future
+        self.holder = holder
+        self.asked_at = deadlines.now()
+        return 0
+
+    cdef int _arm(self, double connect_at, double total_at) except -1:
+        cdef double when = total_at
+        self.total_at = total_at
+        if connect_at > 0 and (when <= 0 or connect_at < when):
+            when = connect_at
+        return self.deadlines.set(self, when) if when > 0 else 0
+
     cdef int resolve(self, Connection conn) except -1:
         """Hand over a connection, or a slot; what is not taken comes back with `Pool.cancel`."""
         self._unlink()

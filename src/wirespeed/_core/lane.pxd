@@ -53,9 +53,10 @@ cdef class Times:
     """A ClientTimeout, in seconds; 0 for no limit."""
     cdef object given                   # what the user said
     cdef object timeout                 # the ClientTimeout
-    cdef double total, connect, sock_read, ceil_threshold
+    cdef double total, connect, sock_connect, sock_read, ceil_threshold
 
     cdef double coarse(self, double now, double seconds) noexcept
+    cdef double connecting(self, double now, double seconds) noexcept
 
 
 cdef class Lane:
@@ -65,6 +66,7 @@ cdef class Lane:
     cdef object sentinel
 
     # How it was when it was last looked at
+    cdef Watch own_watch                # of the session's class, and the connector's
     cdef Pool pool                      # of the connector
     cdef list values                    # of NAMES, in the session
     cdef Py_ssize_t count               # attributes of the session

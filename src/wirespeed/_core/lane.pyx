@@ -25,6 +25,7 @@ cdef extern from *:
     }
     """
     object new_instance "wirespeed_new_instance"(PyTypeObject* type, object none)
+    object PyObject_GenericGetDict(object thing, void* context)
 
 # The attributes of a session that heads are made of, or that decide what may be done with a request.
 cdef tuple NAMES = (
@@ -134,6 +135,11 @@ cdef class Times:
         cdef double when = now + seconds
         return ceil(when) if seconds >= self.ceil_threshold else when
 
+    cdef double connecting(self, double now, double seconds) noexcept:
+        """The same of the times for connecting, which aiohttp rounds up above the threshold only."""
+        cdef double when = now + seconds
+        return ceil(when) if seconds > self.ceil_threshold else when
+
 
 cdef double _seconds(object value) except -1:
     return value if value is not None and value > 0 else 0
@@ -163,12 +169,13 @@ cdef class Lane:
 
     cdef bint is_current(self, object session) except -1:
         """Whether nothing has changed of what the heads, and the choice of the lane, rest on."""
-        cdef dict own = session.__dict__
+        cdef dict own = PyObject_GenericGetDict(session, NULL)
+        cdef dict connector
         cdef Py_ssize_t i
         cdef PyObject* value
         if len(own) != self.count or self.generation != self.watch.generation:
             return False
-        if not self.watch.is_unchanged():
+        if not self.watch.is_unchanged() or not self.own_watch.is_unchanged():
             return False
         for i in range(len(NAMES)):
             value = PyDict_GetItemWithError(own, NAMES[i])
@@ -177,13 +184,16 @@ cdef class Lane:
         value = PyDict_GetItemWithError(own, "_connector")
         if value is NULL or value is <PyObject*> None:
             return False
-        connector = (<object> value).__dict__
+        connector = PyObject_GenericGetDict(<object> value, NULL)
         return (
             # The pool stands for the connector, which is not to live longer for us.
-            len(<dict> connector) == self.connector_count
-            and PyDict_GetItemWithError(<dict> connector, "pool") is <PyObject*> self.pool
+            len(connector) == self.connector_count
+            and PyDict_GetItemWithError(connector, "pool") is <PyObject*> self.pool
             and _getversion(self.default_headers) == self.headers_version
-            and (not self.is_usual_jar or len(<dict> self.cookie_jar.__dict__) == self.jar_count)
+            and (
+                not self.is_usual_jar
+                or len(<dict> PyObject_GenericGetDict(self.cookie_jar, NULL)) == self.jar_count
+            )
         )
 
     def renew(self, session):
@@ -220,6 +230,9 @@ cdef class Lane:
         self.is_plain, self.is_usual_jar = self._is_plain(session)
         self.jar_count = len(session._cookie_jar.__dict__) if self.is_usual_jar else 0
         self.generation = self.watch.generation
+        # Perhaps derived by the user, who may change them as well.
+        self.own_watch = Watch(type(session), type(connector))
+        self.own_watch.remember()
         self.is_express = True
         self.count = len(own)
         return True
@@ -231,6 +244,7 @@ cdef class Lane:
         times.timeout = timeout
         times.total = _seconds(timeout.total)
         times.connect = _seconds(timeout.connect)
+        times.sock_connect = _seconds(timeout.sock_connect)
         times.sock_read = timeout.sock_read or 0
         times.ceil_threshold = timeout.ceil_threshold
         return times

@@ -1,5 +1,14 @@
 """How long the idle connections of one origin live, learned from how they end."""
 
+# What a field Keep-Alive says; -1 where it says nothing.
+cdef struct KeepAlive:
+    double timeout                      # seconds
+    long long max                       # requests
+
+
+cdef KeepAlive parse_keep_alive(bytes field) except *
+
+
 cdef class KeepAliveLearner:
     cdef double _candidate              # seconds: the lowest of the ages that agree
     cdef int _agreeing                  # ends at about that age, one after the other

@@ -15,6 +15,24 @@ cimport cython
 from wirespeed._core.limits cimport LEARN_AFTER, LEARNED_FOR, margin_of
 
 
+cdef KeepAlive parse_keep_alive(bytes field) except *:
+    """Read `timeout=N, max=M` (RFC 2068 section 19.7.1.1); what cannot be read says nothing."""
+    cdef KeepAlive said
+    said.timeout = said.max = -1
+    for item in field.split(b","):
+        name, _, value = item.partition(b"=")
+        name = name.strip().lower()
+        value = value.strip().strip(b'"')
+        # More digits than these are no limit.
+        if not value.isdigit() or len(value) > 9:
+            continue
+        if name == b"timeout":
+            said.timeout = int(value)
+        elif name == b"max":
+            said.max = int(value) if said.max < 0 else min(said.max, <long long> int(value))
+    return said
+
+
 @cython.final
 @cython.no_gc
 cdef class KeepAliveLearner:

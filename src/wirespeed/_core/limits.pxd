@@ -11,6 +11,13 @@ cdef enum:
     # Reads up to this many bytes (a page) are copied into a bytes object before parsing; larger
     # ones are parsed in place, through a slice of the buffer's memoryview.
     SMALL_READ = 4096
+    # Bytes of the buffer that a read has before the head is there, without TLS.
+    FIRST_READ = 32768
+    # Bytes of the block whose release makes glibc keep twice as much free memory: at least, at most, and
+    # as a multiple of the bodies that are received. glibc takes no notice of larger ones.
+    BLOCK_MIN = 4194304
+    BLOCK_MAX = 33000000
+    BLOCK_BODIES = 16
     # Interim (1xx) responses accepted before the final one. Go's transport stops at 5, curl
     # counts bytes; a server that reports progress with 102 may send tens.
     INFORMATIONAL_MAX = 100
@@ -33,6 +40,12 @@ cdef enum:
     # Parts of an unread body, chunk ends included, before reading pauses: a chunk may hold one
     # byte. aiohttp's StreamReader pauses at read_bufsize / 16 = 16,384 chunks.
     CHUNKS_MAX = 32768
+    # Bytes of a body still to come from which on they are received without the parser, straight
+    # into their place: a new parser for the next response costs as much as copying them.
+    COUNTED_MIN = 32768
+    # Bytes of a body whose place is made at once; longer ones are kept in parts, for a server may claim
+    # any length.
+    COUNTED_MAX = 67108864
     # Ends of idle connections at about the same age after which that age is believed.
     LEARN_AFTER = 3
     # Seconds that it is believed without being confirmed: servers get other settings.

@@ -4,23 +4,12 @@ The parser is passive: `feed` takes what was read, and its owner then looks at w
 to take. It makes no up-calls and knows neither a transport nor a request.
 """
 
-cdef class ResponseHead:
-    """Status line and fields of one final response."""
-    cdef readonly int status
-    cdef readonly int major
-    cdef readonly int minor
-    cdef readonly list fields           # [(name, value)] as received, OWS around values removed
-    cdef bytes _reason
-    # What the fields say, found while they were read
-    cdef readonly bint keep_alive       # llhttp's verdict; false when the connection ends the body
-    cdef readonly bint chunked          # Transfer-Encoding ends with chunked
-    cdef readonly bint no_body          # the answer to HEAD, 1xx, 204, 304
-    cdef readonly long long content_length   # -1: none given
-    cdef readonly bytes content_encoding     # None: none given
-    cdef readonly bytes content_type         # the first; None: none given
-    cdef readonly bytes keep_alive_field     # None: none given
-    cdef readonly bint has_cookies
-    cdef readonly bint has_location
+from wirespeed._core.message cimport ResponseHead
+
+
+cdef class PlainCallbacks:
+    """What llhttp calls for a response whose head was read already."""
+    cdef ResponseParser parser
 
 
 cdef class ResponseParser:
@@ -40,8 +29,10 @@ cdef class ResponseParser:
     cdef readonly object error                   # why the message is malformed, or None
 
     # While a head is read
-    cdef object _llhttp                 # httptools.HttpResponseParser
-    cdef object _feed
+    cdef object _llhttp                 # httptools.HttpResponseParser, once it is needed
+    cdef object _plain_llhttp           # another, with PlainCallbacks
+    cdef bint _is_plain                 # which of them has this response
+    cdef bint _is_stale                 # and cannot have the next one
     cdef ResponseHead _reading
     cdef list _fragments                # reads of an unfinished head
     cdef Py_ssize_t _head_size          # bytes of an unfinished head, and of its unfinished line
@@ -52,18 +43,18 @@ cdef class ResponseParser:
     cdef Py_ssize_t _name_size          # of the field before; 0: none yet
     cdef bint _is_refused               # a field that no response may have
     cdef bint _skip_body                # the request was HEAD
-    cdef bint _is_fresh                 # llhttp has no state of an earlier message
 
     # Owner's side
     cpdef int begin(self, bint skip_body, Py_ssize_t max_line_size, Py_ssize_t max_field_size,
                     Py_ssize_t max_headers) except -1
     cpdef int feed(self, object data) except -1
+    cdef int end_elsewhere(self, bint has_surplus) except -1
     cdef int release(self) except -1
     cpdef bint ends_with_connection(self) noexcept
     cpdef list unfinished_head(self)
 
     # httptools' callbacks, helpers
-    cdef int _renew(self) except -1
-    cdef int _classify(self, ResponseHead head, bytes name, bytes value) except -1
+    cdef object _new_llhttp(self, object callbacks)
+    cdef object _choose(self, object data)
     cdef int _bound_field(self, bytes name, bytes value) except -1
     cdef int _bound(self, bytes data) except -1

@@ -1,24 +1,8 @@
 from typing import final
 
-class HeadRefused(Exception): ...
+from .message import ResponseHead
 
-@final
-class ResponseHead:
-    status: int
-    major: int
-    minor: int
-    fields: list[tuple[bytes, bytes]]
-    keep_alive: bool
-    chunked: bool
-    no_body: bool
-    content_length: int
-    content_encoding: bytes | None
-    content_type: bytes | None
-    keep_alive_field: bytes | None
-    has_cookies: bool
-    has_location: bool
-    @property
-    def reason(self) -> str: ...
+class HeadRefused(Exception): ...
 
 @final
 class ResponseParser:

@@ -10,8 +10,8 @@ import httptools
 from httptools import HttpParserCallbackError, HttpParserError, HttpParserUpgrade
 
 cimport cython
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.stdint cimport INT64_MAX
 from libc.string cimport memchr
 
 from wirespeed._core.limits cimport LINE_SLACK, INFORMATIONAL_MAX
@@ -21,36 +21,6 @@ cdef bytes HTTP_11 = b"HTTP/1.1 "
 
 class HeadRefused(Exception):
     """The head breaks a rule or a limit that llhttp does not know."""
-
-
-@cython.final
-@cython.freelist(64)
-cdef class ResponseHead:
-    """Status line and fields of one final response (RFC 9112 section 4)."""
-
-    def __cinit__(self):
-        self.fields = []
-        self.content_length = -1
-
-    @property
-    def reason(self):
-        """The reason phrase, "" when there is none; bytes that are not UTF-8 become surrogates."""
-        return "" if self._reason is None else self._reason.decode("utf-8", "surrogateescape")
-
-
-cdef inline bint _is_named(bytes name, const char* lower) noexcept:
-    """Compare a field name of the right length with a lowercase one, ignoring case."""
-    cdef Py_ssize_t i
-    cdef const char* text = PyBytes_AS_STRING(name)
-    for i in range(PyBytes_GET_SIZE(name)):
-        if (text[i] | 0x20) != lower[i]:
-            return False
-    return True
-
-
-cdef long long _length(bytes value) except -2:
-    """The number in a Content-Length; llhttp has refused what is not one, or does not fit 64 bits."""
-    return min(int(value), INT64_MAX)
 
 
 cdef inline bytes _without_trailing_space(bytes value):
@@ -75,26 +45,58 @@ cdef class ResponseParser:
         self.lenient = lenient
         self._fragments = []
         self.parts = []
-        self._renew()
 
-    cdef int _renew(self) except -1:
-        """Take a new llhttp state: httptools can neither reset one nor skip a body."""
-        self._llhttp = httptools.HttpResponseParser(self)
-        self._feed = self._llhttp.feed_data
+    cdef object _new_llhttp(self, object callbacks):
+        """Make a new llhttp state: httptools can neither reset one nor skip a body."""
+        llhttp = httptools.HttpResponseParser(callbacks)
         if self.lenient:
-            self._llhttp.set_dangerous_leniencies(
+            llhttp.set_dangerous_leniencies(
                 lenient_headers=True,
                 lenient_optional_cr_before_lf=True,
                 lenient_spaces_after_chunk_size=True,
             )
-        self._is_fresh = True
-        return 0
+        return llhttp
+
+    cdef object _choose(self, object data):
+        """The llhttp for a response of which this is the first read."""
+        cdef PlainCallbacks callbacks
+        cdef Py_buffer view
+        cdef Py_ssize_t size
+        cdef ResponseHead head
+        self._is_plain = False
+        if not self._skip_body:
+            head = ResponseHead.__new__(ResponseHead)
+            PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+            try:
+                # Half: the limits count a name together with its value, or with the name before it.
+                size = head.scan(
+                    <const char*> view.buf, view.len, min(self._max_line_size, self._max_field_size) // 2,
+                    self._max_headers,
+                )
+            finally:
+                PyBuffer_Release(&view)
+            if size > 0:
+                self._is_plain = True
+                self._reading = head
+                if self._plain_llhttp is None:
+                    callbacks = PlainCallbacks.__new__(PlainCallbacks)
+                    callbacks.parser = self
+                    self._plain_llhttp = self._new_llhttp(callbacks)
+                return self._plain_llhttp
+        if self._llhttp is None:
+            self._llhttp = self._new_llhttp(self)
+        return self._llhttp
 
     cpdef int begin(self, bint skip_body, Py_ssize_t max_line_size, Py_ssize_t max_field_size,
                     Py_ssize_t max_headers) except -1:
         """Expect the response to a request that is about to be sent."""
-        if not self._is_fresh:
-            self._renew()
+        if self._is_stale:
+            # It stands in the middle of the last message, or behind it.
+            self._is_stale = False
+            if self._is_plain:
+                self._plain_llhttp = None
+            else:
+                self._llhttp = None
         self._skip_body = skip_body
         self._max_line_size = max_line_size
         self._max_field_size = max_field_size
@@ -120,8 +122,12 @@ cdef class ResponseParser:
         """Parse one read: bytes, or a memoryview of a buffer that is reused afterwards."""
         cdef bint in_head = self.head is None
         self._data = data
+        if in_head and not self._fragments:
+            llhttp = self._choose(data)
+        else:
+            llhttp = self._plain_llhttp if self._is_plain else self._llhttp
         try:
-            self._feed(data)
+            llhttp.feed_data(data)
             if self.head is None:
                 self._bound(bytes(data))
             elif self.head.chunked and not self.is_complete:
@@ -138,10 +144,10 @@ cdef class ResponseParser:
             # 101: what follows is another protocol; the message itself is complete.
             self.has_surplus = True
             self.is_upgraded = True
-            self._is_fresh = False
+            self._is_stale = True
             self.is_complete = True
         except HttpParserError as exc:
-            self._is_fresh = False
+            self._is_stale = True
             if self.is_complete and self.head.status == 101:
                 # Without Connection: upgrade it is a response like any other, but llhttp stops at its end.
                 read = b"".join([*self._fragments, bytes(data)])
@@ -150,7 +156,7 @@ cdef class ResponseParser:
             else:
                 self.error = exc.__context__ if isinstance(exc, HttpParserCallbackError) else exc
         except HeadRefused as exc:
-            self._is_fresh = False
+            self._is_stale = True
             self.error = exc
         if in_head and (self.head is None or self.error is not None):
             self._fragments.append(bytes(data))
@@ -174,6 +180,13 @@ cdef class ResponseParser:
             raise HeadRefused(f"Got {self._head_size} bytes without an end of the head or the chunk")
         return 0
 
+    cdef int end_elsewhere(self, bint has_surplus) except -1:
+        """The rest of the body was received without this parser, which stands in the middle of it."""
+        self.is_complete = True
+        self.has_surplus = has_surplus
+        self._is_stale = True
+        return 0
+
     cpdef list unfinished_head(self):
         """What was read of a head that did not end or is malformed, read by read."""
         return self._fragments
@@ -187,7 +200,7 @@ cdef class ResponseParser:
 
     cdef int release(self) except -1:
         """Break the reference cycle with httptools; the parser is of no more use."""
-        self._llhttp = self._feed = None
+        self._llhttp = self._plain_llhttp = None
         return 0
 
     # httptools' callbacks
@@ -197,6 +210,7 @@ cdef class ResponseParser:
             self.has_surplus = True
             return
         self._reading = ResponseHead.__new__(ResponseHead)
+        self._reading.read = []
         self._name_size = 0
         self._is_refused = False
 
@@ -215,16 +229,19 @@ cdef class ResponseParser:
         self._bound_field(name, value)
         if self.head is not None:
             self._trailers += 1
-            if len(head.fields) + self._trailers > self._max_headers:
+            if len(head.read) + self._trailers > self._max_headers:
                 raise HeadRefused("Too many trailers received")
             return
         value = _without_trailing_space(value)
         if memchr(PyBytes_AS_STRING(value), 0, PyBytes_GET_SIZE(value)) is not NULL:
             raise HeadRefused(f"NUL in the value of {name!r} (RFC 9110 section 5.5)")
-        head.fields.append((name, value))
-        if len(head.fields) > self._max_headers:
+        head.read.append((name, value))
+        if len(head.read) > self._max_headers:
             raise HeadRefused("Too many headers received")
-        self._classify(head, name, value)
+        if PyBytes_GET_SIZE(name) == 18 and name.lower() == b"sec-websocket-key1":
+            # The handshake of a draft of WebSocket that nobody speaks; aiohttp refuses it.
+            self._is_refused = True
+        head.classify(name, value)
 
     cdef int _bound_field(self, bytes name, bytes value) except -1:
         """Refuse a field larger than max_field_size, counted as aiohttp counts.
@@ -237,38 +254,6 @@ cdef class ResponseParser:
         if self._name_size == 0 and size + PyBytes_GET_SIZE(value) > self._max_field_size:
             raise HeadRefused(f"Got more than {self._max_field_size} bytes of one field")
         self._name_size = size
-        return 0
-
-    cdef int _classify(self, ResponseHead head, bytes name, bytes value) except -1:
-        """Note the few fields that the core or the facade acts on."""
-        cdef Py_ssize_t size = PyBytes_GET_SIZE(name)
-        if size == 8:
-            if _is_named(name, b"location"):
-                head.has_location = True
-        elif size == 10:
-            if _is_named(name, b"set-cookie"):
-                head.has_cookies = True
-            elif _is_named(name, b"keep-alive"):
-                # Several lines are one list (RFC 9110 section 5.3).
-                if head.keep_alive_field is not None:
-                    value = head.keep_alive_field + b"," + value
-                head.keep_alive_field = value
-        elif size == 12:
-            if head.content_type is None and _is_named(name, b"content-type"):
-                head.content_type = value
-        elif size == 14:
-            if _is_named(name, b"content-length"):
-                head.content_length = _length(value)
-        elif size == 16:
-            if _is_named(name, b"content-encoding"):
-                head.content_encoding = value
-        elif size == 17:
-            if _is_named(name, b"transfer-encoding"):
-                head.chunked = value.lower().rpartition(b",")[2].strip() == b"chunked"
-        elif size == 18:
-            # The handshake of a draft of WebSocket that nobody speaks; aiohttp refuses it.
-            if _is_named(name, b"sec-websocket-key1"):
-                self._is_refused = True
         return 0
 
     def on_headers_complete(self):
@@ -295,7 +280,7 @@ cdef class ResponseParser:
         if self._skip_body:
             # llhttp would wait for the body that a response to HEAD does not have.
             self.is_complete = True
-            self._is_fresh = False
+            self._is_stale = True
 
     def on_body(self, bytes data):
         if self.is_complete:
@@ -318,3 +303,26 @@ cdef class ResponseParser:
             self.is_complete = True
         else:
             self._reading = None
+
+
+@cython.final
+cdef class PlainCallbacks:
+    """httptools' callbacks for a response whose head was read already: those that are missing cost most."""
+
+    def on_headers_complete(self):
+        cdef ResponseParser parser = self.parser
+        cdef ResponseHead head = parser._reading
+        if parser.head is None:
+            head.keep_alive = parser._plain_llhttp.should_keep_alive()
+            head.no_body = head.status == 204 or head.status == 304
+            parser.head = head
+
+    def on_body(self, bytes data):
+        self.parser.on_body(data)
+
+    def on_message_complete(self):
+        self.parser.is_complete = True
+
+    def on_message_begin(self):
+        if self.parser.is_complete:
+            self.parser.has_surplus = True

@@ -39,9 +39,14 @@ cdef class Pool(ConnectionOwner):
     cdef readonly Py_ssize_t waiting
     cdef readonly bint is_closed
     cdef set _open                          # connections whose transport is not gone yet
+    cdef readonly set dials                 # those without a task, which are under way
     cdef object _gone                       # future for wait_closed, or None
     cdef Turns _turns                       # of the hosts with waiters and room
     cdef object _idle_order                 # OrderedDict {Connection: None} of all hosts, with max_open only
+
+    # Dialling
+    cdef public object set_options          # called with each transport that a Dial makes, or None
+    cdef public object dial_error           # (key, address, OSError, whether the loop had waited) -> exception
 
     # Who looks
     cdef public object who                  # called in the stack of whoever asks; its result is conn.holder
@@ -52,6 +57,10 @@ cdef class Pool(ConnectionOwner):
 
     # Acquire
     cpdef Waiter wait(self, Host host, double connect_at=*, double total_at=*)
+    cpdef bint try_reserve(self, Host host) except -1
+    cpdef Waiter begin_dial(self, Host host, double connect_at=*, double total_at=*, double queued=*)
+    cpdef Connection end_dial(self, Waiter waiter, transport, ConnectionFacts facts=*, bint is_read=*)
+    cpdef fail_dial(self, Waiter waiter, exc)
     cpdef int cancel(self, Waiter waiter) except -1
     cpdef Connection take(self, Host host)
     cdef object _holder(self)
@@ -60,7 +69,7 @@ cdef class Pool(ConnectionOwner):
     cdef int _count_dial(self, Host host) except -1
     cdef int _uncount(self, Host host) except -1
     cdef int _make_room(self) except -1
-    cdef Connection _adopt(self, Host host, transport, ConnectionFacts facts)
+    cdef Connection _adopt(self, Host host, transport, ConnectionFacts facts, bint is_read)
     cdef Waiter _new_waiter(self, Host host, double connect_at, double total_at)
 
     # Release

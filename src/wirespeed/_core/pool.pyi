@@ -23,6 +23,9 @@ class Pool(ConnectionOwner):
     idle: int
     waiting: int
     is_closed: bool
+    dials: set[Any]
+    set_options: Callable[[Any], object] | None
+    dial_error: Callable[[Any, Any, Any, bool], Exception] | None
     who: Callable[[], Any] | None
     on_closed: Callable[[Connection], object] | None
     def __init__(
@@ -56,7 +59,11 @@ class Pool(ConnectionOwner):
     ) -> Waiter: ...
     def begin_prewarm(self, host: Host, n: int) -> list[Waiter]: ...
     def end_dial(
-        self, waiter: Waiter, transport: asyncio.Transport, facts: ConnectionFacts | None = None
+        self,
+        waiter: Waiter,
+        transport: asyncio.Transport,
+        facts: ConnectionFacts | None = None,
+        is_read: bool = True,
     ) -> Connection: ...
     def fail_dial(self, waiter: Waiter, exc: BaseException) -> None: ...
     def cancel(self, waiter: Waiter) -> None: ...

@@ -71,6 +71,7 @@ cdef class Pool(ConnectionOwner):
         self._remembered = {}
         self.figures = Figures.__new__(Figures)
         self._open = set()
+        self.dials = set()
         self._turns = Turns.__new__(Turns)
         self._idle_order = OrderedDict() if self.max_open > 0 else None
 
@@ -117,7 +118,7 @@ cdef class Pool(ConnectionOwner):
             conn._reserve(now, 0, self._holder())
         return conn
 
-    def try_reserve(self, Host host not None):
+    cpdef bint try_reserve(self, Host host) except -1:
         """Take a slot for a connection to be dialled; false when a limit is reached."""
         if self.is_closed or not self._has_room(host):
             return False
@@ -160,7 +161,7 @@ cdef class Pool(ConnectionOwner):
         waiter.has_waited = not waiter.is_granted
         return waiter
 
-    def begin_dial(self, Host host not None, double connect_at=0.0, double total_at=0.0, double queued=0.0):
+    cpdef Waiter begin_dial(self, Host host, double connect_at=0.0, double total_at=0.0, double queued=0.0):
         """Wait for a connection with a slot in hand: the one that the caller dials, or one that is freed.
 
         The slot belongs to the dial from here on, which ends with `end_dial` or `fail_dial`, also
@@ -217,8 +218,14 @@ cdef class Pool(ConnectionOwner):
         self._evict_if_empty(host)
         return waiters
 
-    def end_dial(self, Waiter waiter not None, transport, ConnectionFacts facts=None):
+    cpdef Connection end_dial(self, Waiter waiter, transport, ConnectionFacts facts=None, bint is_read=True):
         """Adopt what was dialled: for the waiter, or where that is served or gone, for the pool.
+
+        Args:
+            waiter: of `begin_dial` or `begin_prewarm`.
+            transport: connected.
+            facts: how it was dialled.
+            is_read: the transport reads already, for another protocol.
 
         Returns:
             The connection.
@@ -227,7 +234,7 @@ cdef class Pool(ConnectionOwner):
             PoolClosed: the pool was closed meanwhile; the transport is the caller's to close.
         """
         cdef Host host = waiter.host
-        cdef Connection conn = self._adopt(host, transport, facts)
+        cdef Connection conn = self._adopt(host, transport, facts, is_read)
         if waiter.future.done() or waiter not in host.diallers:
             self.give_back(conn)
         else:
@@ -237,7 +244,7 @@ cdef class Pool(ConnectionOwner):
             waiter.resolve(conn)
         return conn
 
-    def fail_dial(self, Waiter waiter not None, exc):
+    cpdef fail_dial(self, Waiter waiter, exc):
         """Give back the slot of a dial that failed; the waiter gets the exception if it still waits."""
         cdef Host host = waiter.host
         if waiter in host.diallers and not waiter.future.done():
@@ -295,11 +302,11 @@ cdef class Pool(ConnectionOwner):
         Raises:
             PoolClosed: the pool was closed meanwhile; the transport is the caller's to close.
         """
-        cdef Connection conn = self._adopt(host, transport, facts)
+        cdef Connection conn = self._adopt(host, transport, facts, True)
         conn.holder = self._holder()
         return conn
 
-    cdef Connection _adopt(self, Host host, transport, ConnectionFacts facts):
+    cdef Connection _adopt(self, Host host, transport, ConnectionFacts facts, bint is_read):
         cdef Connection conn
         cdef Figures figures
         cdef double now = self.deadlines.now()
@@ -317,7 +324,7 @@ cdef class Pool(ConnectionOwner):
             self, host, transport, loop=self._loop, deadlines=self.deadlines, buffer=self._buffer,
             keepalive_timeout=self._keepalive_timeout, force_close=self.force_close, lenient=self.lenient,
             figures=host.figures, totals=self.figures, facts=facts,
-            expires_at=expires_at, max_requests=max_requests,
+            expires_at=expires_at, max_requests=max_requests, is_read=is_read,
         )
         facts = conn.facts
         facts.created_at = conn.acquired_at = now
@@ -342,17 +349,9 @@ cdef class Pool(ConnectionOwner):
 
     cdef Waiter _new_waiter(self, Host host, double connect_at, double total_at):
         cdef Waiter waiter = Waiter.__new__(Waiter)
-        cdef double when = total_at
-        waiter.host = host
-        waiter.deadlines = self.deadlines
-        waiter.total_at = total_at
-        waiter.asked_at = self.deadlines.now()
-        waiter.holder = self._holder()
-        waiter.future = self._loop.create_future()
-        if connect_at > 0 and (when <= 0 or connect_at < when):
-            when = connect_at
-        if when > 0 and not self.is_closed:
-            self.deadlines.set(waiter, when)
+        waiter._set_up(host, self.deadlines, self._loop.create_future(), self._holder())
+        if not self.is_closed:
+            waiter._arm(connect_at, total_at)
         return waiter
 
     cdef object _holder(self):

@@ -2,6 +2,7 @@
 
 from wirespeed._core.connection cimport Connection
 from wirespeed._core.coroutine cimport NativeCoroutine
+from wirespeed._core.dial cimport Dial
 from wirespeed._core.exchange cimport Exchange
 from wirespeed._core.hosts cimport Host, Waiter
 from wirespeed._core.lane cimport Lane, Prepared, Times
@@ -12,8 +13,10 @@ cdef enum Stage:
     AT_START = 0
     QUEUED                              # for a slot of the pool
     DIALLING                            # in Python
+    RACING                              # a dial of our own, and connections that are freed
     SENT
     LEAVING                             # in Python, which returns what we return
+    ANSWERED                            # with the exchange's own response
 
 
 cdef class RequestCoroutine(NativeCoroutine):
@@ -33,12 +36,15 @@ cdef class RequestCoroutine(NativeCoroutine):
     cdef object raise_for_status
     cdef bint follows
     cdef Waiter waiter
+    cdef Dial dial                      # while it is our own
     cdef Exchange exchange
 
     cdef object _slowly(self)
     cdef object _hook(self)
     cdef Prepared _find(self)
     cdef object _acquire(self, Host host)
+    cdef object _dial(self, Host host, bint has_slot)
+    cdef object _on_raced(self, Connection conn)
     cdef object _send(self, Connection conn)
     cdef object _answer(self)
     cdef object _recover(self, object exc)

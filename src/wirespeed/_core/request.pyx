@@ -8,12 +8,14 @@ errors.
 
 from types import MethodType
 
+from wirespeed._core.coroutine import NOTHING
 from wirespeed._core.hosts import TooManyWaiters
 
 from wirespeed._core.connection cimport ConnectionState
+from wirespeed._core.dial cimport start as start_dial
 from wirespeed._core.guard cimport Watch
-from wirespeed._core.parser cimport ResponseHead
-from wirespeed._core.response cimport new_response
+from wirespeed._core.message cimport ResponseHead
+from wirespeed._core.response cimport let_go, new_response
 
 
 cdef class RequestCoroutine(NativeCoroutine):
@@ -118,15 +120,45 @@ cdef class RequestCoroutine(NativeCoroutine):
         self.asked_at = pool.now()
         if not pool.is_closed and not pool._has_room(host):
             if self.times.connect > 0:
-                self.connect_at = self.times.coarse(pool.deadlines.time(), self.times.connect)
+                self.connect_at = self.times.connecting(pool.deadlines.time(), self.times.connect)
             try:
                 self.waiter = pool.wait(host, self.connect_at, self.total_at)
             except TooManyWaiters as exc:
                 return self._recover(exc)
             self.stage = Stage.QUEUED
             return self.wait(self.waiter.future)
+        return self._dial(host, False)
+
+    cdef object _dial(self, Host host, bint has_slot):
+        """Dial to an address and take what comes first; all but that is Python's."""
+        cdef Pool pool = self.pool
+        cdef double now, at = 0
+        address = self.lane._direct_address(self)
+        if address is None or not (has_slot or pool.try_reserve(host)):
+            self.stage = Stage.DIALLING
+            return self.delegate(self.lane._dial(self, has_slot))
+        if self.times.connect > 0 or self.times.sock_connect > 0:
+            now = pool.deadlines.time()
+            if self.connect_at == 0 and self.times.connect > 0:
+                self.connect_at = self.times.connecting(now, self.times.connect)
+            if self.times.sock_connect > 0:
+                at = self.times.connecting(now, self.times.sock_connect)
+        self.waiter = pool.begin_dial(host, self.connect_at, self.total_at, pool.now() - self.asked_at)
+        if not self.waiter.future.done():
+            self.dial = start_dial(pool, self.waiter, address, at)
+        self.stage = Stage.RACING
+        return self.wait(self.waiter.future)
+
+    cdef object _on_raced(self, Connection conn):
+        """There is a connection. When it is not what we dialled, that joins the pool."""
+        cdef Dial dial = self.dial
+        self.dial = None
+        if dial is not None and not dial.is_settled:
+            self.lane._leave_dial(self, dial)
+        if conn.state == ConnectionState.RESERVED:
+            return self._send(conn)
         self.stage = Stage.DIALLING
-        return self.delegate(self.lane._dial(self, False))
+        return self.delegate(self.lane._dial_again(self, conn))
 
     cdef object _send(self, Connection conn):
         cdef Prepared prepared = self.prepared
@@ -157,11 +189,14 @@ cdef class RequestCoroutine(NativeCoroutine):
             return self._answer()
         self.waiter = None
         conn = waiter.future.result()
+        if self.stage == Stage.RACING:
+            return self._on_raced(<Connection> conn)
         if conn is not None and (<Connection> conn).state == ConnectionState.RESERVED:
             return self._send(<Connection> conn)
-        self.stage = Stage.DIALLING
         # Without a connection the slot is ours to dial on. One that was lost meanwhile took its slot along.
-        return self.delegate(self.lane._dial(self, conn is None))
+        if conn is not None:
+            self.prepared.host = self.pool.host(self.prepared.key)
+        return self._dial(self.prepared.host, conn is None)
 
     cdef object _on_inner_done(self, object result):
         if self.stage == Stage.DIALLING:
@@ -179,6 +214,12 @@ cdef class RequestCoroutine(NativeCoroutine):
         if waiter is not None:
             self.waiter = None
             self.pool.cancel(waiter)
+        if self.dial is not None:
+            self.dial.cancel()
+            self.dial = None
+        if self.stage == Stage.RACING and isinstance(exc, Exception):
+            self.stage = Stage.LEAVING
+            return self.delegate(self.lane._undialled(self, exc))
         if isinstance(exc, Exception):
             return self._recover(exc)
         if waiter is not None:
@@ -195,14 +236,18 @@ cdef class RequestCoroutine(NativeCoroutine):
         cdef ResponseHead head = exchange.head
         cdef int status = head.status
         resp = new_response(lane.response_class, exchange, self.prepared, lane.resolve_charset, True)
-        self.exchange = None
         if (
             head.has_cookies or (300 <= status < 400 and self.follows)
             or (self.raise_for_status is not False and (status >= 400 or self.raise_for_status is not True))
         ):
             self.stage = Stage.LEAVING
+            self.exchange = None
             return self.delegate(lane._look_at(self, resp))
-        return self._finish(resp)
+        self.stage = Stage.ANSWERED
+        if self.enters:
+            exchange.resp_in_context = True
+            self.resp = resp
+        return resp
 
     cdef object _recover(self, object exc):
         """Let Python find out what the caller gets: an error, or the response to a second try."""
@@ -216,8 +261,8 @@ cdef class RequestCoroutine(NativeCoroutine):
 
     cdef object _finish(self, object resp):
         if self.enters:
-            if type(resp) is self.lane.response_class:
-                resp._in_context = True
+            if type(resp) is self.lane.response_class and resp._exchange is not None:
+                (<Exchange> resp._exchange).resp_in_context = True
                 self.resp = resp
             elif self.resp is None:
                 self.resp = resp
@@ -227,8 +272,10 @@ cdef class RequestCoroutine(NativeCoroutine):
     cdef int _end(self) except -1:
         NativeCoroutine._end(self)
         self.prepared = None
-        self.exchange = None
         self.waiter = None
+        self.dial = None
+        if self.resp is None:
+            self.exchange = None
         return 0
 
     @property
@@ -243,6 +290,9 @@ cdef class RequestCoroutine(NativeCoroutine):
         return self
 
     def __aexit__(self, kind, exc, traceback):
+        cdef Exchange exchange = self.exchange
+        if exchange is not None and self.stage == Stage.ANSWERED and let_go(exchange):
+            return NOTHING
         return self.resp.__aexit__(kind, exc, traceback)
 
     cdef str _name(self):

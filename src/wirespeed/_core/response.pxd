@@ -8,8 +8,16 @@ cdef object new_response(object cls, Exchange exchange, object prepared, object 
                          bint is_plain)
 
 
+cdef bint let_go(Exchange exchange) noexcept
+
+
 cdef class Fact:
     cdef int kind
+
+
+cdef class State:
+    cdef int kind
+    cdef object name, default
 
 
 cdef class BodyCoroutine(NativeCoroutine):

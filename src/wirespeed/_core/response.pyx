@@ -55,7 +55,6 @@ cdef object new_response(object cls, Exchange exchange, object prepared, object 
     exchange.resolve_charset = resolve_charset
     exchange.is_plain = is_plain
     resp._exchange = exchange
-    resp._closed = False
     return resp
 
 
@@ -126,6 +125,61 @@ cdef class Fact:
         return exchange.resolve_charset
 
 
+cpdef enum StateKind:
+    BODY
+    CONNECTION
+    CLOSED
+    RELEASED
+    IN_CONTEXT
+
+
+@cython.final
+cdef class State:
+    """An attribute that the exchange keeps, or where aiohttp's code made the response, its dictionary.
+
+    Args:
+        kind: which.
+        default: its value before it is set.
+    """
+
+    def __init__(self, StateKind kind, default):
+        self.kind = <int> kind
+        self.default = default
+
+    def __set_name__(self, owner, name):
+        self.name = name
+
+    def __get__(self, resp, owner):
+        cdef Exchange exchange
+        if resp is None:
+            return self.default
+        exchange = resp._exchange
+        if exchange is None:
+            return (<dict> resp.__dict__).get(self.name, self.default)
+        if self.kind == StateKind.BODY:
+            return exchange.resp_body
+        if self.kind == StateKind.CONNECTION:
+            return exchange.resp_connection
+        if self.kind == StateKind.CLOSED:
+            return exchange.resp_closed
+        return exchange.resp_released if self.kind == StateKind.RELEASED else exchange.resp_in_context
+
+    def __set__(self, resp, value):
+        cdef Exchange exchange = resp._exchange
+        if exchange is None:
+            resp.__dict__[self.name] = value
+        elif self.kind == StateKind.BODY:
+            exchange.resp_body = value
+        elif self.kind == StateKind.CONNECTION:
+            exchange.resp_connection = value
+        elif self.kind == StateKind.CLOSED:
+            exchange.resp_closed = value
+        elif self.kind == StateKind.RELEASED:
+            exchange.resp_released = value
+        else:
+            exchange.resp_in_context = value
+
+
 def _utf8(*_):
     return "utf-8"
 
@@ -154,20 +208,25 @@ def json(self, *, encoding=None, loads=_loads, content_type=JSON_TYPE):
 def leave(self, kind, exc, traceback):
     """End `async with`."""
     cdef Exchange exchange = self._exchange
+    return NOTHING if exchange is not None and let_go(exchange) else self._leave()
+
+
+cdef bint let_go(Exchange exchange) noexcept:
+    """Let go of a response, where that is no more than noting it; else false."""
     if (
-        exchange is None or not exchange.is_complete or exchange.sink is not None or not exchange.is_plain
-        or self._connection is not None
+        not exchange.is_complete or exchange.sink is not None or not exchange.is_plain
+        or exchange.resp_connection is not None
     ):
-        return self._leave()
-    self._in_context = False
-    self._released = self._closed = True
-    return NOTHING
+        return False
+    exchange.resp_in_context = False
+    exchange.resp_released = exchange.resp_closed = True
+    return True
 
 
 def collect(self):
     """End a response that nobody reaches any more."""
     cdef Exchange exchange = self._exchange
-    if exchange is None or not (exchange.is_complete or self._closed):
+    if exchange is None or not (exchange.is_complete or exchange.resp_closed):
         self._collect()
 
 
@@ -220,15 +279,11 @@ cdef class BodyCoroutine(NativeCoroutine):
 
     cdef bytes _whole_body(self, Exchange exchange):
         """The body where it is at hand and nothing else has a say in it, or None."""
-        cdef bytes body
-        if exchange is None or not exchange.is_plain or self.resp._released:
+        if exchange is None or not exchange.is_plain or exchange.resp_released:
             return None
-        body = self.resp._body
-        if body is None:
-            body = exchange.take_body()
-            if body is not None:
-                self.resp._body = body
-        return body
+        if exchange.resp_body is None:
+            exchange.resp_body = exchange.take_body()
+        return exchange.resp_body
 
     cdef bint _is_usual(self, Exchange exchange) except -1:
         """Whether nothing but the Content-Type has a say in how the JSON is decoded."""
