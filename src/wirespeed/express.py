@@ -58,7 +58,6 @@ class ExpressLane(Lane):
         """Whether heads may be put together from shapes, and whether the jar is as aiohttp makes it."""
         is_plain = (
             has_usual_heads(session)
-            and not session._middlewares
             # A mock looks at each connection before it is used.
             and not hasattr(type(session._connector), "pool")
         )

@@ -19,7 +19,7 @@ cdef class Address:
     cdef readonly object url            # without the params of the request
     cdef readonly Origin origin
     cdef str target                     # path and query
-    cdef bint has_query
+    cdef readonly str joint                  # between the target and more of a query
     cdef CookieHeader cookies           # None: not known
 
 
@@ -71,10 +71,12 @@ cdef class Lane:
     cdef Py_ssize_t connector_count     # of the connector
     cdef Py_ssize_t jar_count           # of the jar
     cdef long long generation           # of `watch`
+    cdef Watch own                      # of the session's class, and the connector's
     cdef object headers_version
     cdef object default_headers
     cdef object cookie_jar
     cdef object trace_configs
+    cdef object middlewares
     cdef object resolve_charset
     cdef object raise_for_status
     cdef bint is_express                # a request without options is the express lane's
@@ -103,5 +105,5 @@ cdef class Lane:
     cdef object _cookies(self, object session, Address address, object url)
     cdef Shape _shape(self, object session, Origin origin, str method, object url, dict headers, int kind,
                       bint has_cookies)
-    cdef bytes _body(self, dict options, int kind)
+    cdef object _body(self, dict options, int kind)
     cdef Address _address(self, object session, object str_or_url)

@@ -75,7 +75,8 @@ cdef class Address:
         self.url = url
         self.origin = origin
         self.target = target
-        self.has_query = has_query
+        # As yarl joins queries.
+        self.joint = "?" if not has_query else "" if target.endswith("&") else "&"
 
 
 @cython.final
@@ -168,7 +169,7 @@ cdef class Lane:
         cdef PyObject* value
         if len(own) != self.count or self.generation != self.watch.generation:
             return False
-        if not self.watch.is_unchanged():
+        if not self.watch.is_unchanged() or not self.own.is_unchanged():
             return False
         for i in range(len(NAMES)):
             value = PyDict_GetItemWithError(own, NAMES[i])
@@ -213,12 +214,15 @@ cdef class Lane:
         self.resolve_charset = session._resolve_charset
         self.raise_for_status = session._raise_for_status
         self.trace_configs = session._trace_configs
+        self.middlewares = session._middlewares
         self.json_serialize = session._json_serialize
         self.json_serialize_bytes = session._json_serialize_bytes
         self.times = self.other_times = self._new_times(session._timeout)
         self.is_plain, self.is_usual_jar = self._is_plain(session)
         self.jar_count = len(session._cookie_jar.__dict__) if self.is_usual_jar else 0
         self.generation = self.watch.generation
+        self.own = Watch(type(session), type(connector))
+        self.own.remember()
         self.is_express = True
         self.count = len(own)
         return True
@@ -284,17 +288,18 @@ cdef class Lane:
                 url = url.extend_query(params)
                 target = url.raw_path_qs
             else:
-                target = f"{target}&{query}" if address.has_query else f"{target}?{query}"
+                target = f"{target}{address.joint}{query}"
         cookies = self._cookies(session, address, url)
         shape = self._shape(session, address.origin, method, url, headers, kind, cookies is not None)
         if shape is None:
             return options
         values = [] if headers is None else list((<dict> headers).values())
         if kind != NO_BODY:
-            body = self._body(options, kind)
-            if len(body) > INLINE_BODY_MAX:
-                # To be sent in pieces; JSON was made into bytes already, and once is enough.
-                return self._as_data(options, body) if kind == JSON else options
+            made = self._body(options, kind)
+            if type(made) is not bytes or len(<bytes> made) > INLINE_BODY_MAX:
+                # To be sent in pieces, or refused; JSON was serialized already, and once is enough.
+                return self._as_data(options, made) if kind == JSON else options
+            body = made
             values.append(str(len(body)))
         if cookies is not None:
             values.append(cookies)
@@ -346,7 +351,7 @@ cdef class Lane:
             origin.shapes[at] = shape
         return shape
 
-    cdef bytes _body(self, dict options, int kind):
+    cdef object _body(self, dict options, int kind):
         if kind == JSON:
             value = options["json"]
             if self.json_serialize_bytes is not None:

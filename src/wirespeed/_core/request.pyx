@@ -50,7 +50,7 @@ cdef class RequestCoroutine(NativeCoroutine):
         cdef Connection conn
         if not lane.is_current(self.session) and not lane.renew(self.session):
             return self._slowly()
-        if not lane.is_plain or lane.trace_configs or lane.pool.is_closed:
+        if not lane.is_plain or lane.trace_configs or lane.middlewares or lane.pool.is_closed:
             return self._slowly()
         lane.express += 1
         prepared = self._find()
