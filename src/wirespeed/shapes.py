@@ -72,8 +72,8 @@ def ask_jar(session: ClientSession, url: URL) -> str | None:
     return _cookie_header(cookies) if cookies else None
 
 
-def as_data(options: Any, body: bytes) -> dict[str, Any]:
-    """The options of a request whose JSON was made into bytes already."""
+def as_data(options: Any, body: Any) -> dict[str, Any]:
+    """The options of a request whose JSON was serialized already."""
     return {**options, "json": None, "data": payload.JsonBytesPayload(None, dumps=lambda _: body)}
 
 

@@ -84,7 +84,8 @@ cdef class Connection(Flow):
     cdef object _first_view                 # as much of it as is read while the head is awaited
     cdef char* _bytes
     cdef Py_ssize_t _left                   # bytes of a body that come without the parser; 0: it has the say
-    cdef bint _is_in_place                  # the loop has the body's own buffer
+    cdef bytes _place                       # the body's own, while the loop has it to read into; or None
+    cdef Py_ssize_t _place_at               # from which byte on
     cdef ResponseParser parser
     cdef readonly Exchange exchange         # None unless ACTIVE
 
@@ -105,6 +106,7 @@ cdef class Connection(Flow):
 
     # Response in
     cdef int _count_in(self, Exchange exchange, const char* data, Py_ssize_t size) except -1
+    cdef int _count_read(self, Exchange exchange, Py_ssize_t size) except -1
     cdef int _take_rest(self, Exchange exchange) except -1
     cdef int _advance(self, Exchange exchange) except -1
     cdef int _finish(self, Exchange exchange) except -1

@@ -319,7 +319,7 @@ cdef class Connection(Flow):
 
     def get_buffer(self, sizehint):
         cdef Exchange exchange = self.exchange
-        self._is_in_place = False
+        self._place = None
         if exchange is None or exchange.head is None or not SHARES_BUFFER:
             return self._first_view
         if self._left == 0 and exchange._can_count(self.parser):
@@ -327,9 +327,11 @@ cdef class Connection(Flow):
             self._left = <Py_ssize_t> exchange.head.content_length - exchange.body_size
         if self._left == 0 or exchange.whole is None:
             return self._view
-        self._is_in_place = True
+        # A memoryview of memory keeps nothing alive: before the loop reads, the response may be collected
+        # as garbage, or begin to stream.
+        self._place, self._place_at = exchange.whole, exchange.body_size
         return PyMemoryView_FromMemory(
-            PyBytes_AS_STRING(exchange.whole) + exchange.body_size, self._left + 1, PyBUF_WRITE
+            PyBytes_AS_STRING(self._place) + self._place_at, self._left + 1, PyBUF_WRITE
         )
 
     cdef int _count_in(self, Exchange exchange, const char* data, Py_ssize_t size) except -1:
@@ -340,6 +342,17 @@ cdef class Connection(Flow):
         if self._left == 0:
             exchange._seal()
             self.parser.end_elsewhere(size > count)
+        return 0
+
+    cdef int _count_read(self, Exchange exchange, Py_ssize_t size) except -1:
+        """Take bytes of a body from where the loop has put them."""
+        if self._place is None:
+            return self._count_in(exchange, self._bytes, size)
+        if exchange.whole is self._place:
+            self._place = None  # the exchange is to have the only reference
+            return self._count_in(exchange, NULL, size)
+        self._count_in(exchange, PyBytes_AS_STRING(self._place) + self._place_at, size)
+        self._place = None
         return 0
 
     def buffer_updated(self, Py_ssize_t size):
@@ -354,7 +367,7 @@ cdef class Connection(Flow):
         if exchange.first_at == 0:
             exchange.first_at = self.read_at
         if self._left > 0:
-            self._count_in(exchange, NULL if self._is_in_place else self._bytes, size)
+            self._count_read(exchange, size)
         elif size <= SMALL_READ:
             self.parser.feed(PyBytes_FromStringAndSize(self._bytes, size))
         else:

@@ -13,7 +13,6 @@ cimport cython
 from cpython.dict cimport PyDict_GetItemWithError
 from cpython.object cimport PyObject
 
-cdef object _time = time.time
 # Cookies of one URL, beyond which the jar is asked each time; it has limits of its own on what it sends.
 cdef enum:
     RECORDS_MAX = 24
@@ -47,7 +46,8 @@ cdef class CookieHeader:
         ):
             return False
         heap = _get(jar, "_expire_heap")
-        if heap and heap[0][0] <= _time():
+        # By the name that tools patch to set the clock, and that the jar calls.
+        if heap and heap[0][0] <= time.time():
             return False
         cookies = _get(jar, "_cookies")
         for i in range(len(self.pairs)):

@@ -25,6 +25,7 @@ cdef class NativeCoroutine:
 
     # For subclasses to call
     cdef object wait(self, object future)
+    cdef object wait_on(self, object future)
     cdef object delegate(self, object coroutine)
 
     cdef object _resume(self, object value)

@@ -35,6 +35,23 @@ cdef enum:
     GEN_NEXT = 1
 
 
+cdef object _exception(object kind, object value):
+    """What `throw` raises: an exception, or one made of a class and its value or arguments."""
+    if isinstance(kind, BaseException):
+        if value is not None:
+            raise TypeError("instance exception may not have a separate value")
+        return kind
+    if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+        raise TypeError(
+            f"exceptions must be classes or instances deriving from BaseException, not {type(kind).__name__}"
+        )
+    if isinstance(value, kind):
+        return value
+    if isinstance(value, tuple):
+        return kind(*value)
+    return kind() if value is None else kind(value)
+
+
 cdef class NativeCoroutine:
     """A coroutine whose steps are those of a subclass."""
 
@@ -73,6 +90,12 @@ cdef class NativeCoroutine:
         self.state = CoroutineState.WAITING
         return future
 
+    cdef object wait_on(self, object future):
+        """Yield a future again: somebody else awaits this coroutine, or has not waited for the future."""
+        if future._asyncio_future_blocking:
+            return self._on_thrown(RuntimeError("await wasn't used with future"))
+        return self.wait(future)
+
     cdef object delegate(self, object coroutine):
         """Let a Python coroutine go on in this one's place."""
         self.inner = coroutine
@@ -90,6 +113,8 @@ cdef class NativeCoroutine:
             raise RuntimeError("cannot reuse already awaited coroutine")
         if state == CoroutineState.RUNNING:
             raise ValueError("coroutine already executing")
+        if value is not None and state == CoroutineState.NEW:
+            raise TypeError("can't send non-None value to a just-started coroutine")
         self.state = CoroutineState.RUNNING
         try:
             if state == CoroutineState.NEW:
@@ -185,9 +210,7 @@ cdef class NativeCoroutine:
 
     def throw(self, kind, value=None, traceback=None):
         """Raise an exception where the coroutine waits."""
-        exc = kind if isinstance(kind, BaseException) else value
-        if not isinstance(exc, BaseException):
-            exc = kind() if exc is None else kind(exc)
+        exc = _exception(kind, value)
         if traceback is not None:
             exc = exc.with_traceback(traceback)
         result = self._throw(exc)

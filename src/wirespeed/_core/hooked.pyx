@@ -16,7 +16,7 @@ from multidict import CIMultiDict, getversion
 from wirespeed._core.clock cimport Clock
 from wirespeed._core.coroutine cimport CoroutineState
 from wirespeed._core.exchange cimport Exchange
-from wirespeed._core.lane cimport Address, Prepared
+from wirespeed._core.lane cimport Prepared
 from wirespeed._core.request cimport RequestCoroutine
 
 cdef object _CIMultiDict = CIMultiDict

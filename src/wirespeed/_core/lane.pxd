@@ -19,7 +19,7 @@ cdef class Address:
     cdef readonly object url            # without the params of the request
     cdef readonly Origin origin
     cdef str target                     # path and query
-    cdef bint has_query
+    cdef readonly str joint                  # between the target and more of a query
     cdef CookieHeader cookies           # None: not known
 
 
@@ -106,5 +106,5 @@ cdef class Lane:
     cdef object _cookies(self, object session, Address address, object url)
     cdef Shape _shape(self, object session, Origin origin, str method, object url, dict headers, int kind,
                       bint has_cookies)
-    cdef bytes _body(self, dict options, int kind)
+    cdef object _body(self, dict options, int kind)
     cdef Address _address(self, object session, object str_or_url)

@@ -76,7 +76,8 @@ cdef class Address:
         self.url = url
         self.origin = origin
         self.target = target
-        self.has_query = has_query
+        # As yarl joins queries.
+        self.joint = "?" if not has_query else "" if target.endswith("&") else "&"
 
 
 @cython.final
@@ -299,17 +300,18 @@ cdef class Lane:
                 url = url.extend_query(params)
                 target = url.raw_path_qs
             else:
-                target = f"{target}&{query}" if address.has_query else f"{target}?{query}"
+                target = f"{target}{address.joint}{query}"
         cookies = self._cookies(session, address, url)
         shape = self._shape(session, address.origin, method, url, headers, kind, cookies is not None)
         if shape is None:
             return options
         values = [] if headers is None else list((<dict> headers).values())
         if kind != NO_BODY:
-            body = self._body(options, kind)
-            if len(body) > INLINE_BODY_MAX:
-                # To be sent in pieces; JSON was made into bytes already, and once is enough.
-                return self._as_data(options, body) if kind == JSON else options
+            made = self._body(options, kind)
+            if type(made) is not bytes or len(<bytes> made) > INLINE_BODY_MAX:
+                # To be sent in pieces, or refused; JSON was serialized already, and once is enough.
+                return self._as_data(options, made) if kind == JSON else options
+            body = made
             values.append(str(len(body)))
         if cookies is not None:
             values.append(cookies)
@@ -361,7 +363,7 @@ cdef class Lane:
             origin.shapes[at] = shape
         return shape
 
-    cdef bytes _body(self, dict options, int kind):
+    cdef object _body(self, dict options, int kind):
         if kind == JSON:
             value = options["json"]
             if self.json_serialize_bytes is not None:

@@ -185,8 +185,12 @@ cdef class RequestCoroutine(NativeCoroutine):
         cdef Waiter waiter = self.waiter
         if self.stage == Stage.SENT:
             if self.exchange.head is None:
+                if not self.exchange.waiter.done():
+                    return self.wait_on(self.exchange.waiter)
                 return self._recover(self.exchange.waiter.exception())
             return self._answer()
+        if not waiter.future.done():
+            return self.wait_on(waiter.future)
         self.waiter = None
         conn = waiter.future.result()
         if self.stage == Stage.RACING:
@@ -271,6 +275,8 @@ cdef class RequestCoroutine(NativeCoroutine):
 
     cdef int _end(self) except -1:
         NativeCoroutine._end(self)
+        # A task that is done may be kept for long.
+        self.session = self.connector = self.str_or_url = self.options = None
         self.prepared = None
         self.waiter = None
         self.dial = None
@@ -280,8 +286,8 @@ cdef class RequestCoroutine(NativeCoroutine):
 
     @property
     def timeout(self):
-        """The ClientTimeout of the request."""
-        return self.times.timeout
+        """The ClientTimeout of the request, or None before it is known."""
+        return None if self.times is None else self.times.timeout
 
     # async with
 

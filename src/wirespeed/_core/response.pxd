@@ -27,4 +27,5 @@ cdef class BodyCoroutine(NativeCoroutine):
     cdef object encoding, loads, content_type
 
     cdef bytes _whole_body(self, Exchange exchange)
+    cdef int _end(self) except -1
     cdef bint _is_usual(self, Exchange exchange) except -1

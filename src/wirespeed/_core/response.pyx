@@ -298,5 +298,10 @@ cdef class BodyCoroutine(NativeCoroutine):
             and _codec_of(exchange.head.content_type) is not None
         )
 
+    cdef int _end(self) except -1:
+        NativeCoroutine._end(self)
+        self.resp = self.loads = None
+        return 0
+
     cdef str _name(self):
         return "ClientResponse.json" if self.is_json else "ClientResponse.read"
