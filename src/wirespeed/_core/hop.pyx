@@ -227,9 +227,10 @@ cdef class AttemptCoroutine(RequestCoroutine):
         return RequestCoroutine._on_thrown(self, exc)
 
     cdef object _answer(self):
+        cdef Lane lane = self.lane
         cdef Exchange exchange = self.exchange
         self._leave(None)
-        resp = new_response(self.lane.response_class, exchange, self.prepared, self.lane.resolve_charset, True)
+        resp = new_response(lane.response_class, exchange, self.prepared, lane.resolve_charset, True)
         self.exchange = None
         if self.hop.traces:
             resp._traces = self.hop.traces

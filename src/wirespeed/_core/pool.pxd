@@ -46,7 +46,7 @@ cdef class Pool(ConnectionOwner):
 
     # Dialling
     cdef public object set_options          # called with each transport that a Dial makes, or None
-    cdef public object dial_error           # (key, address, OSError, whether the loop had waited) -> exception
+    cdef public object dial_error       # (key, address, OSError, whether the loop had waited) -> exception
 
     # Who looks
     cdef public object who                  # called in the stack of whoever asks; its result is conn.holder
