@@ -16,6 +16,7 @@ def _core_is_importable() -> bool:
         return False
     try:
         from ._core import (  # noqa: F401
+            clock,
             connection,
             cookies,
             coroutine,
@@ -26,6 +27,8 @@ def _core_is_importable() -> bool:
             flow,
             guard,
             head,
+            hooked,
+            hop,
             hosts,
             lane,
             learning,
