@@ -1,9 +1,8 @@
-"""A request made ready to send: its host in the pool and its head as bytes.
+"""A request made ready to send, and what a session and its options say about how.
 
-A plain request (no body, no headers of its own, no cookies) is put together from cached
-pieces: the request line, and the field lines that its host and method have in common. Any
-other is built by aiohttp's ClientRequest, so that its headers are aiohttp's to the byte.
-Called by the express lane. It must not send anything.
+The core puts most requests together from shapes (`_core/lane`, shapes.py). Any other is built by aiohttp's
+ClientRequest, so that its headers are aiohttp's to the byte, and made ready here. Called by the express
+lane. It must not send anything.
 """
 
 from typing import Any

@@ -80,8 +80,7 @@ cdef class Lane:
     cdef object middlewares
     cdef object resolve_charset
     cdef object raise_for_status
-    cdef bint is_express                # a request without options is the express lane's
-    cdef bint is_plain                  # and needs nothing but its head
+    cdef bint is_plain                  # heads may be put together from shapes
     cdef bint is_usual_jar
 
     cdef object json_serialize, json_serialize_bytes

@@ -210,7 +210,7 @@ cdef class Lane:
             kept.clear()
         self.addresses.clear()
         self.origins.clear()
-        self.is_express = self.is_plain = False
+        self.is_plain = False
         self.values = [own.get(name) for name in NAMES]
         self.pool = None
         connector = session._connector
@@ -234,7 +234,6 @@ cdef class Lane:
         # Perhaps derived by the user, who may change them as well.
         self.own_watch = Watch(type(session), type(connector))
         self.own_watch.remember()
-        self.is_express = True
         self.count = len(own)
         return True
 
