@@ -220,10 +220,11 @@ cdef class BodyCoroutine(NativeCoroutine):
 
     cdef bytes _whole_body(self, Exchange exchange):
         """The body where it is at hand and nothing else has a say in it, or None."""
-        cdef bytes body
         if exchange is None or not exchange.is_plain or self.resp._released:
             return None
         body = self.resp._body
+        if body is not None and type(body) is not bytes:
+            return None  # assigned by somebody
         if body is None:
             body = exchange.take_body()
             if body is not None:
@@ -232,6 +233,7 @@ cdef class BodyCoroutine(NativeCoroutine):
 
     cdef bint _is_usual(self, Exchange exchange) except -1:
         """Whether nothing but the Content-Type has a say in how the JSON is decoded."""
+        cdef dict own = self.resp.__dict__
         return (
             self.encoding is None
             and (self.content_type is JSON_TYPE or self.content_type == JSON_TYPE)
@@ -239,7 +241,8 @@ cdef class BodyCoroutine(NativeCoroutine):
             and exchange.head.content_type is not None
             and type(self.resp) is _usual_class
             and _watch.is_unchanged()
-            and "_headers" not in <dict> self.resp.__dict__  # somebody may have changed them
+            and "_headers" not in own  # somebody may have changed them
+            and "read" not in own and "get_encoding" not in own
             and _codec_of(exchange.head.content_type) is not None
         )
 
