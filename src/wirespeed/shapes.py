@@ -9,7 +9,8 @@ fills them (`_core/request.pyx`); here they are made. It must not send anything.
 """
 
 import itertools
-from http.cookies import BaseCookie, SimpleCookie
+from collections.abc import Mapping
+from http.cookies import BaseCookie, Morsel, SimpleCookie
 from typing import Any
 
 from aiohttp import ClientSession, hdrs, payload
@@ -80,10 +81,11 @@ def as_data(options: Any, body: Any) -> dict[str, Any]:
 def _cookie_header(cookies: Any) -> str:
     """The value of the field Cookie, as ClientRequest.update_cookies makes it."""
     made: Any = SimpleCookie()
-    for name, morsel in cookies.items():
-        made[name] = preserve_morsel_with_coded_value(morsel)
-    value: str = made.output(header="", sep=";").strip()
-    return value
+    # A jar of somebody's own may return what `cookies=` takes.
+    for name, value in cookies.items() if isinstance(cookies, Mapping) else cookies:
+        made[name] = preserve_morsel_with_coded_value(value) if isinstance(value, Morsel) else value
+    field: str = made.output(header="", sep=";").strip()
+    return field
 
 
 def new_shape(

@@ -283,10 +283,13 @@ cdef class BodyCoroutine(NativeCoroutine):
             return None
         if exchange.resp_body is None:
             exchange.resp_body = exchange.take_body()
+        elif type(exchange.resp_body) is not bytes:
+            return None  # assigned by somebody
         return exchange.resp_body
 
     cdef bint _is_usual(self, Exchange exchange) except -1:
         """Whether nothing but the Content-Type has a say in how the JSON is decoded."""
+        cdef dict own = self.resp.__dict__
         return (
             self.encoding is None
             and (self.content_type is JSON_TYPE or self.content_type == JSON_TYPE)
@@ -294,7 +297,8 @@ cdef class BodyCoroutine(NativeCoroutine):
             and exchange.head.content_type is not None
             and type(self.resp) is _usual_class
             and _watch.is_unchanged()
-            and "_headers" not in <dict> self.resp.__dict__  # somebody may have changed them
+            and "_headers" not in own  # somebody may have changed them
+            and "read" not in own and "get_encoding" not in own
             and _codec_of(exchange.head.content_type) is not None
         )
 
