@@ -121,7 +121,9 @@ class ExpressLane(Lane):
                     asked.method, asked.str_or_url, **asked.options
                 )
             if isinstance(exc, PoolClosed | TooManyWaiters | WaitTimeout):
-                self._unsent(asked, exc)
+                if isinstance(exc, TooManyWaiters):
+                    # The others are told of where the waiting ends.
+                    self._unsent(asked, exc)
                 raise asked.connector._refusal(prepared.host, prepared.real_url, exc) from exc
             if isinstance(exc, HttpProcessingError):
                 raise attempt.bad_response(prepared, exc) from exc

@@ -180,11 +180,10 @@ cdef class RequestCoroutine(NativeCoroutine):
         if waiter is not None:
             self.waiter = None
             self.pool.cancel(waiter)
+            self.lane._unsent(self, exc)
         if isinstance(exc, Exception):
             return self._recover(exc)
-        if waiter is not None:
-            self.lane._unsent(self, exc)
-        else:
+        if waiter is None:
             self.exchange.abandon()
             self.exchange.forget()
         raise exc
