@@ -78,8 +78,8 @@ async def _served(
 
 # Which way is taken
 
-# aiohttp itself talks to the proxy, and the code of traces goes with its dialling.
-DIRECT = [way for way in WAYS if "proxy" not in way.name and not way.is_traced]
+# aiohttp itself talks to the proxy.
+DIRECT = [way for way in WAYS if "proxy" not in way.name]
 
 
 @pytest.mark.parametrize("way", DIRECT, ids=str)
@@ -91,10 +91,24 @@ async def test_address_is_dialled_directly(way: Way, by_aiohttp: list[int]) -> N
 
 
 @pytest.mark.parametrize("way", [way for way in WAYS if way not in DIRECT], ids=str)
-async def test_proxies_and_traces_are_aiohttps(way: Way, by_aiohttp: list[int]) -> None:
+async def test_proxies_are_aiohttps(way: Way, by_aiohttp: list[int]) -> None:
     async with LocalServer() as server, wirespeed.ClientSession(**way.options()) as session:
         await way.send(session, server, "/ok")
     assert by_aiohttp == [1]
+
+
+async def test_dials_that_traces_listen_to_are_aiohttps(by_aiohttp: list[int]) -> None:
+    told = []
+
+    async def note(session: Any, context: Any, params: Any) -> None:
+        told.append(params)
+
+    trace = aiohttp.TraceConfig()
+    trace.on_connection_create_end.append(note)
+    async with LocalServer() as server, wirespeed.ClientSession(trace_configs=[trace]) as session:
+        assert await read(session, server.url("/ok")) == b"ok"
+    assert by_aiohttp == [1]
+    assert len(told) == 1
 
 
 async def test_address_of_version_6(by_aiohttp: list[int]) -> None:

@@ -235,3 +235,29 @@ async def test_failed_request_leaves_no_cycle() -> None:
             assert reference() is None
         finally:
             gc.enable()
+
+
+@pytest.mark.skipif(not wirespeed.NATIVE, reason="the fallback queues in aiohttp")
+@pytest.mark.parametrize("limits", [{"total": 0.05}, {"connect": 0.05}], ids=repr)
+async def test_observers_are_told_once_of_a_request_that_timed_out_in_the_queue(
+    limits: dict[str, float],
+) -> None:
+    told: list[Any] = []
+
+    class Observer:
+        def request_ended(self, *arguments: Any) -> None:
+            told.append(arguments)
+
+        def __getattr__(self, name: str) -> Any:
+            return lambda *arguments: None
+
+    connector = wirespeed.TCPConnector(limit=1)
+    async with (
+        LocalServer() as server,
+        wirespeed.ClientSession(connector=connector) as session,
+        session.get(server.url("/half")),
+    ):
+        connector.add_observer(Observer())  # type: ignore[arg-type]
+        with pytest.raises(asyncio.TimeoutError):
+            await session.get(server.url("/ok"), timeout=wirespeed.ClientTimeout(**limits))
+        assert [(arguments[1], arguments[2]) for arguments in told] == [("GET", None)]

@@ -34,8 +34,8 @@ class Wire(asyncio.Transport):
     def __init__(self, loop: asyncio.AbstractEventLoop, answer: bytes) -> None:
         super().__init__()
         self._call_soon = loop.call_soon
-        self._reads = [answer[i : i + READ_SIZE] for i in range(0, len(answer), READ_SIZE)]
-        self._unread: list[bytes] = []
+        self._answer = memoryview(answer)
+        self._unread = memoryview(b"")
         self._is_reading = True
         self._is_closing = False
         self._protocol: Any = None
@@ -43,7 +43,7 @@ class Wire(asyncio.Transport):
 
     def write(self, data: Any) -> None:
         self.writes += 1
-        self._unread = self._reads.copy()
+        self._unread = self._answer
         self._call_soon(self._receive)
 
     def _receive(self) -> None:
@@ -51,12 +51,13 @@ class Wire(asyncio.Transport):
         unread = self._unread
         if not unread or not self._is_reading or self._is_closing:
             return
-        data = unread.pop(0)
-        size = len(data)
         protocol = self._protocol
-        memoryview(protocol.get_buffer(READ_SIZE))[:size] = data
+        buffer = memoryview(protocol.get_buffer(READ_SIZE))
+        size = min(len(unread), READ_SIZE, len(buffer))
+        buffer[:size] = unread[:size]
+        self._unread = unread[size:]
         protocol.buffer_updated(size)
-        if unread:
+        if self._unread:
             self._call_soon(self._receive)
 
     def pause_reading(self) -> None:

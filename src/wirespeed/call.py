@@ -368,7 +368,8 @@ class Call:
                 self.session, req, self.settings, self.timeout, self.timer, self.traces
             )
         # None when the session was closed meanwhile; aiohttp says it in the same way.
-        assert self.session._connector is not None
+        if self.session._connector is None:
+            raise AssertionError
         prepared = prepare(req, self.session._connector)  # type: ignore[arg-type]
         if not self.traces:
             prepared.fill()

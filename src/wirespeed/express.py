@@ -25,7 +25,7 @@ from aiohttp.http import HttpProcessingError
 from . import attempt, shapes
 from ._core.connection import Connection
 from ._core.dial import Dial
-from ._core.exchange import Exchange
+from ._core.exchange import Exchange, ExchangeSettings
 from ._core.hosts import ConnectTimeout, PoolClosed, TooManyWaiters, WaitTimeout
 from ._core.lane import Address
 from ._core.request import RequestCoroutine
@@ -66,6 +66,9 @@ class ExpressLane(HookedLane):
             and not hasattr(type(session._connector), "pool")
         )
         return is_plain, has_usual_jar(session)
+
+    def _new_settings(self, session: ClientSession) -> ExchangeSettings:
+        return new_settings(session, {})
 
     def _timeout_of(self, timeout: Any) -> ClientTimeout:
         return as_timeout(timeout)
@@ -137,8 +140,7 @@ class ExpressLane(HookedLane):
         if type(exc) is ConnectTimeout:
             told = connection_timeout(asked.prepared.real_url.with_fragment(None), exc)
             exc = _caused(told, exc.__cause__)
-        if not isinstance(exc, PoolClosed):
-            self._unsent(asked, exc)
+        self._unsent(asked, exc)
         return exc
 
     def _observe(self, asked: RequestCoroutine) -> Callable[[Exchange], object]:
@@ -180,7 +182,9 @@ class ExpressLane(HookedLane):
         """What an attempt raises for what it died of."""
         prepared = asked.prepared
         if isinstance(exc, PoolClosed | TooManyWaiters | WaitTimeout):
-            self._unsent(asked, exc)
+            if isinstance(exc, TooManyWaiters):
+                # Of the others they are told where the waiting ends.
+                self._unsent(asked, exc)
             told: Exception = asked.connector._refusal(prepared.host, prepared.real_url, exc)
         elif isinstance(exc, HttpProcessingError):
             told = attempt.bad_response(prepared, exc)

@@ -16,6 +16,7 @@ from typing import Any
 from aiohttp import ClientSession, hdrs, payload
 from aiohttp._cookie_helpers import preserve_morsel_with_coded_value
 from aiohttp.client_reqrep import ClientRequest
+from multidict import istr
 from yarl import URL
 
 from ._core.cookies import CookieHeader, remember
@@ -29,7 +30,9 @@ _MEANINGFUL = frozenset(
         "transfer-encoding", "upgrade",
     }
 )  # fmt: skip
-# As in _core/request.pyx.
+# What a name of a header may be: aiohttp's own constants are istr.
+_NAMES = (str, istr)
+# As in _core/lane.pyx.
 _NO_BODY = 0
 # By kind of body: one for aiohttp to make a payload of, and the payload that it has to make.
 _PROBES: tuple[Any, ...] = (None, payload.JsonPayload(None), b"", "")
@@ -101,7 +104,7 @@ def new_shape(
         kind: of body.
         has_cookies: whether there are cookies.
     """
-    if headers and any(type(name) is not str or name.lower() in _MEANINGFUL for name in headers):
+    if headers and any(type(name) not in _NAMES or name.lower() in _MEANINGFUL for name in headers):
         return None
     marks = {name: f"{_MARK} {i}" for i, name in enumerate(headers or ())}
     holes = {mark: i for i, mark in enumerate(marks.values())}

@@ -18,7 +18,9 @@ import pytest
 
 REPORT = Path(os.environ["WIRESPEED_CONFORMANCE_REPORT"])
 INSTALL = os.environ["WIRESPEED_CONFORMANCE_INSTALL"] == "1"
-_lanes: list[Any] = []
+# What every session has for the lanes, also those that are gone in the end.
+_express: list[Any] = []
+_full: list[Any] = []
 
 
 def _write(**record: Any) -> None:
@@ -27,20 +29,26 @@ def _write(**record: Any) -> None:
         report.write(json.dumps(record) + "\n")
 
 
+def _remember(cls: type, made: list[Any]) -> None:
+    make: Any = cls.__init__  # type: ignore[misc]
+
+    def remember(self: Any, *args: Any) -> None:
+        make(self, *args)
+        made.append(self)
+
+    cls.__init__ = remember  # type: ignore[misc]
+
+
 def _install() -> None:
     """Replace aiohttp's classes and have every session counted, also those that are gone in the end."""
     import wirespeed
+    from wirespeed.express import ExpressLane
     from wirespeed.lanes import LaneStats
 
     if not wirespeed.NATIVE:
         raise pytest.UsageError(f"{wirespeed.__file__} runs without its extensions")
-    make = LaneStats.__init__
-
-    def remember(self: Any) -> None:
-        make(self)
-        _lanes.append(self)
-
-    LaneStats.__init__ = remember  # type: ignore[method-assign]
+    _remember(ExpressLane, _express)
+    _remember(LaneStats, _full)
     done = wirespeed.install()
     _write(kind="install", replaced=list(done.replaced), unreached=list(done.unreached))
 
@@ -90,7 +98,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 def pytest_sessionfinish() -> None:
     full: dict[str, int] = {}
-    for stats in _lanes:
-        for reason, number in stats.snapshot()["full"].items():
+    for stats in _full:
+        for reason, number in stats.snapshot(0)["full"].items():
             full[reason] = full.get(reason, 0) + number
-    _write(kind="end", express=sum(stats.express for stats in _lanes), full=full)
+    _write(kind="end", express=sum(lane.express for lane in _express), full=full)

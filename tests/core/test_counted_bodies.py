@@ -189,7 +189,8 @@ def test_stream_that_begins_before_the_loop_reads_gets_what_it_reads() -> None:
     view = read_into(wire, head_of(BIG) + body[:5])
     exchange.attach(sink)
     others = blocks(BIG)
-    view[:50_000] = body[5:50_005]
+    piece = body[5:50_005]  # kept: its memory would be what is handed out next, with these bytes
+    view[:50_000] = piece
     assert not any(map(any, others))
     wire.conn.buffer_updated(50_000)
     wire.transport.feed(body[50_005:])

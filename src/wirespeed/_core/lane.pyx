@@ -32,7 +32,8 @@ cdef tuple NAMES = (
     "_default_headers", "_skip_auto_headers", "_default_auth", "_version", "_base_url",
     "_trust_env", "_default_proxy", "_response_class", "_request_class", "_middlewares", "_trace_configs",
     "_cookie_jar", "_timeout", "_raise_for_status", "_resolve_charset", "_json_serialize",
-    "_json_serialize_bytes",
+    "_json_serialize_bytes", "_auto_decompress", "_read_bufsize", "_max_line_size", "_max_field_size",
+    "_max_headers",
 )
 # Kinds of body
 cdef enum:
@@ -227,6 +228,7 @@ cdef class Lane:
         self.middlewares = session._middlewares
         self.json_serialize = session._json_serialize
         self.json_serialize_bytes = session._json_serialize_bytes
+        self.settings = self._new_settings(session)
         self.times = self.other_times = self._new_times(session._timeout)
         self.is_plain, self.is_usual_jar = self._is_plain(session)
         self.jar_count = len(session._cookie_jar.__dict__) if self.is_usual_jar else 0

@@ -224,11 +224,11 @@ cdef class RequestCoroutine(NativeCoroutine):
         if self.stage == Stage.RACING and isinstance(exc, Exception):
             self.stage = Stage.LEAVING
             return self.delegate(self.lane._undialled(self, exc))
-        if isinstance(exc, Exception):
-            return self._recover(exc)
         if waiter is not None:
             self.lane._unsent(self, exc)
-        else:
+        if isinstance(exc, Exception):
+            return self._recover(exc)
+        if waiter is None:
             self.exchange.abandon()
             self.exchange.forget()
         raise exc

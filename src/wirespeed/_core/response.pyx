@@ -205,7 +205,7 @@ def json(self, *, encoding=None, loads=_loads, content_type=JSON_TYPE):
     return reading
 
 
-def leave(self, kind, exc, traceback):
+def leave(self, exc_type, exc_val, exc_tb):
     """End `async with`."""
     cdef Exchange exchange = self._exchange
     return NOTHING if exchange is not None and let_go(exchange) else self._leave()
