@@ -190,7 +190,7 @@ class ClientResponse(StampedResponse):
 
     read = like(aiohttp.ClientResponse.read)(core.read)
     json = like(aiohttp.ClientResponse.json)(core.json)
-    __aexit__ = like(aiohttp.ClientResponse.__aexit__)(core.leave)  # type: ignore[assignment]
+    __aexit__ = like(aiohttp.ClientResponse.__aexit__)(core.leave)
     __del__ = core.collect  # type: ignore[assignment]
 
     def _adopt_upload(self, upload: "asyncio.Task[None]") -> None:
