@@ -35,7 +35,19 @@ def like(original: Callable[..., Any], **more: Any) -> Callable[[_Function], _Fu
             else:
                 from asyncio import coroutines
 
-                dressed._is_coroutine = vars(coroutines)["_is_coroutine"]
+                try:
+                    dressed._is_coroutine = vars(coroutines)["_is_coroutine"]
+                except AttributeError:
+                    # A function of Cython's, which cannot be marked.
+                    return dress(_in_python(function))
         return function
 
     return dress
+
+
+def _in_python(function: _Function) -> _Function:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    dressed: Any = call
+    return dressed  # type: ignore[no-any-return]
