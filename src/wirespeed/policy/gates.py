@@ -1,0 +1,107 @@
+"""What the policies that let attempts through have in common: gates and their permits.
+
+A gate decides and never waits: it says from when on an attempt may be made, and is told what came of it. Whoever
+drives it (a middleware, a batch, a program) does the waiting. No gate does I/O, sleeps, or knows an event loop. A
+gate belongs to one thread; its `stats()` may be read from any.
+"""
+
+import abc
+import math
+import time
+from collections.abc import Callable, Hashable
+from typing import Any, ClassVar, Literal, NamedTuple
+
+from .outcome import Observation
+
+QUEUED = math.inf
+"""When a permit holds that waits for another's release."""
+
+Clock = Callable[[], float]
+"""Seconds that never go back, such as `time.monotonic`."""
+
+Wake = Callable[["Permit"], object]
+"""Called with a permit that was queued, once, when it holds; within somebody else's call, and must not raise."""
+
+
+class Metric(NamedTuple):
+    """A figure of a policy for the exporters.
+
+    Attributes:
+        attribute: of the statistics of one key.
+        name: what the exporters call it, after the policy's name.
+        kind: a counter only grows; a gauge is the state now.
+        help: one sentence.
+    """
+
+    attribute: str
+    name: str
+    kind: Literal["counter", "gauge"]
+    help: str
+
+
+class Permit:
+    """One attempt's leave, by one gate.
+
+    Attributes:
+        ready_at: from when on it holds, on the gate's clock; `QUEUED` until another permit's release
+            makes room, which `wake` is told of.
+    """
+
+    __slots__ = ("ready_at",)
+
+    ready_at: float
+
+    def observe(self, seen: Observation) -> None:
+        """Tell the gate what came of the attempt; at most once, before `release`."""
+
+    def release(self, now: float) -> None:
+        """Give back what the attempt occupied. Safe to call twice.
+
+        Released without an observation, the attempt was not made, or ended unseen: what was reserved for it is given
+        back where that is possible, and nothing is learned. A queued permit leaves the queue.
+
+        Args:
+            now: on the gate's clock.
+        """
+
+
+class Gate(abc.ABC):
+    """A policy that each attempt passes.
+
+    Attributes:
+        name: of the policy, in the metrics.
+        metrics: the figures that `stats().by_key` has for each key.
+        clock: used where no `now` is given.
+    """
+
+    name: ClassVar[str]
+    metrics: ClassVar[tuple[Metric, ...]]
+    clock: Clock = staticmethod(time.monotonic)
+
+    @abc.abstractmethod
+    def acquire(
+        self, key: Hashable, *, weight: float = 1.0, now: float | None = None, wake: Wake | None = None
+    ) -> Permit:
+        """Ask for leave to make an attempt.
+
+        Args:
+            key: what the gate keeps apart, mostly an origin.
+            weight: how many attempts this one counts for.
+            now: on the gate's clock; None reads it.
+            wake: told when a permit that is queued holds.
+
+        Raises:
+            PolicyError: the attempt must not be made.
+            ValueError: the weight is not positive, or more than there can ever be.
+        """
+
+    def look(self, key: Hashable, now: float | None = None) -> None:  # noqa: B027 - most gates have nothing to say
+        """Refuse an attempt that has no chance, before it waits for anything; changes nothing.
+
+        Raises:
+            PolicyError: the attempt would be refused.
+        """
+
+    @abc.abstractmethod
+    def stats(self) -> Any:
+        """A frozen snapshot, with `by_key`: the figures of each key that is kept; from any thread."""

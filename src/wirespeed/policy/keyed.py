@@ -1,0 +1,79 @@
+"""The state of each key of a policy, bounded: a crawler meets millions of hosts.
+
+What is forgotten is what cannot matter any more; the counters of forgotten keys are summed, so that none ever falls.
+"""
+
+from collections.abc import Callable, Hashable
+from typing import Generic, Protocol, TypeVar
+
+from .gates import Metric
+
+MAX_KEYS = 10_000
+_LOOKS = 16
+"""Old keys that are looked at for each new one above the bound."""
+
+
+class KeyedState(Protocol):
+    """What a policy keeps of a key; the counters of its metrics are attributes."""
+
+    def is_idle(self, now: float) -> bool:
+        """Whether a new state would decide as this one."""
+        ...
+
+
+S = TypeVar("S", bound=KeyedState)
+
+
+class Keyed(Generic[S]):
+    """States by key, made on first use.
+
+    Args:
+        make: makes the state of a key.
+        metrics: of the policy.
+        max_keys: above it, idle keys are forgotten, those used longest ago first. States that still matter are kept
+            whatever their number.
+
+    Raises:
+        ValueError: `max_keys` is not positive.
+    """
+
+    def __init__(
+        self, make: Callable[[Hashable, float], S], metrics: tuple[Metric, ...] = (), max_keys: int = MAX_KEYS
+    ) -> None:
+        if max_keys < 1:
+            raise ValueError(f"max_keys must be positive, got {max_keys}")
+        self._make = make
+        self._max = max_keys
+        self._counters = tuple(metric.attribute for metric in metrics if metric.kind == "counter")
+        self._states: dict[Hashable, S] = {}
+        self.forgotten: dict[str, float] = dict.fromkeys(self._counters, 0.0)
+
+    def get(self, key: Hashable, now: float) -> S:
+        """Return the state of a key."""
+        state = self._states.get(key)
+        if state is None:
+            if len(self._states) >= self._max:
+                self._forget(now)
+            state = self._states[key] = self._make(key, now)
+        return state
+
+    def find(self, key: Hashable) -> S | None:
+        """Return the state of a key, or None where nothing is known of it."""
+        return self._states.get(key)
+
+    def items(self) -> list[tuple[Hashable, S]]:
+        """A copy of what there is; safe from any thread."""
+        return list(self._states.items())
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    def _forget(self, now: float) -> None:
+        states = self._states
+        for key in [key for key, _ in zip(states, range(_LOOKS), strict=False)]:
+            state = states.pop(key)
+            if not state.is_idle(now):
+                states[key] = state  # to the end: the next look is at others
+                continue
+            for name in self._counters:
+                self.forgotten[name] += getattr(state, name)

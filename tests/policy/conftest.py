@@ -1,0 +1,39 @@
+"""Policies decide by a clock that tests set; hypothesis runs the same examples every time, but for
+`WIRESPEED_LONG=1`, which runs many more, at random.
+"""
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+LONG = os.environ.get("WIRESPEED_LONG", "") not in ("", "0")
+
+settings.register_profile(
+    "policy",
+    max_examples=10_000 if LONG else 150,
+    derandomize=not LONG,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("policy")
+
+
+class FakeClock:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> float:
+        self.now += seconds
+        return self.now
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
