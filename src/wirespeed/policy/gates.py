@@ -1,8 +1,8 @@
 """What the policies that let attempts through have in common: gates and their permits.
 
-A gate decides and never waits: it says from when on an attempt may be made, and is told what came of it. Whoever
-drives it (a middleware, a batch, a program) does the waiting. No gate does I/O, sleeps, or knows an event loop. A
-gate belongs to one thread; its `stats()` may be read from any.
+A gate decides and never waits: it says from when on an attempt may be made, and is told what came of it.
+Whoever drives it (a middleware, a batch, a program) does the waiting. No gate does I/O, sleeps, or knows an
+event loop. A gate belongs to one thread; its `stats()` may be read from any.
 """
 
 import abc
@@ -20,7 +20,7 @@ Clock = Callable[[], float]
 """Seconds that never go back, such as `time.monotonic`."""
 
 Wake = Callable[["Permit"], object]
-"""Called with a permit that was queued, once, when it holds; within somebody else's call, and must not raise."""
+"""Called with a permit that was queued, once, when it holds; in somebody else's call, and must not raise."""
 
 
 class Metric(NamedTuple):
@@ -57,8 +57,8 @@ class Permit:
     def release(self, now: float) -> None:
         """Give back what the attempt occupied. Safe to call twice.
 
-        Released without an observation, the attempt was not made, or ended unseen: what was reserved for it is given
-        back where that is possible, and nothing is learned. A queued permit leaves the queue.
+        Released without an observation, the attempt was not made, or ended unseen: what was reserved for it
+        is given back where that is possible, and nothing is learned. A queued permit leaves the queue.
 
         Args:
             now: on the gate's clock.

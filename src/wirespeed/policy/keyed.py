@@ -1,6 +1,7 @@
 """The state of each key of a policy, bounded: a crawler meets millions of hosts.
 
-What is forgotten is what cannot matter any more; the counters of forgotten keys are summed, so that none ever falls.
+What is forgotten is what cannot matter any more; the counters of forgotten keys are summed, so that no
+total ever falls.
 """
 
 from collections.abc import Callable, Hashable
@@ -30,7 +31,7 @@ class Keyed(Generic[S]):
     Args:
         make: makes the state of a key.
         metrics: of the policy.
-        max_keys: above it, idle keys are forgotten, those used longest ago first. States that still matter are kept
+        max_keys: above it, idle keys are forgotten, the oldest first. States that still matter are kept,
             whatever their number.
 
     Raises:

@@ -79,8 +79,8 @@ class Observation:
 
     Args:
         outcome: what it came to.
-        latency: seconds from sending it to the head of the response, or to the failure. The time that it waited
-            for its policies is not part of it.
+        latency: seconds from sending it to the head of the response, or to the failure; the time that it
+            waited for its policies is no part of it.
         at: when that was, on the policies' clock.
         status: of the response; None where there is none.
         headers: of the response, case-insensitive; empty where there is none.
