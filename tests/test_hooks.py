@@ -179,30 +179,3 @@ async def test_clock_cancels_every_task_inside_once() -> None:
         task = asyncio.current_task()
         assert task is not None
         assert not hasattr(task, "cancelling") or task.cancelling() == 0
-
-
-async def test_clock_raises_at_once_where_the_time_has_passed() -> None:
-    from wirespeed._core.clock import Clock
-    from wirespeed._core.deadlines import Deadlines
-
-    loop = asyncio.get_running_loop()
-    clock = Clock(loop, Deadlines(loop), loop.time() + 0.01)
-    with pytest.raises(asyncio.TimeoutError), clock:
-        await asyncio.sleep(5)
-    with pytest.raises(asyncio.TimeoutError), clock:
-        pytest.fail("entered")
-    with pytest.raises(asyncio.TimeoutError):
-        clock.assert_timeout()
-    clock.stop()
-
-
-async def test_stopped_clock_does_nothing() -> None:
-    from wirespeed._core.clock import Clock
-    from wirespeed._core.deadlines import Deadlines
-
-    loop = asyncio.get_running_loop()
-    clock = Clock(loop, Deadlines(loop), loop.time() + 0.01)
-    with clock:
-        clock.stop()
-        await asyncio.sleep(0.03)
-    clock.assert_timeout()

@@ -5,10 +5,10 @@ from wirespeed._core.deadlines cimport Deadline, Deadlines
 
 cdef class Clock(Deadline):
     cdef object loop
-    cdef double at                      # loop time
+    cdef readonly double deadline       # loop time
     cdef object handle                  # a timer of its own once the pool was closed, or None
     cdef list tasks                     # that are inside, and are cancelled when the time passes
-    cdef bint has_passed
+    cdef readonly bint has_passed       # and what was inside was cancelled
     cdef bint is_handed_over            # whoever enters next goes on inside
     cdef Py_ssize_t cancelling          # requests to cancel the task that has entered last, by others
 

@@ -20,6 +20,10 @@ cdef class Clock(Deadline):
         loop: the event loop.
         deadlines: of the pool.
         at: loop time at which it passes.
+
+    Attributes:
+        deadline: loop time at which it passes, or would have passed when it was stopped before.
+        has_passed: whether it has passed, and whoever was inside was cancelled.
     """
 
     def __cinit__(self):
@@ -27,13 +31,13 @@ cdef class Clock(Deadline):
 
     def __init__(self, loop, Deadlines deadlines not None, double at):
         self.loop = loop
-        self.at = at
+        self.deadline = at
         self.start(deadlines)
 
     # The time
 
     cdef int start(self, Deadlines deadlines) except -1:
-        return deadlines.set(self, self.at)
+        return deadlines.set(self, self.deadline)
 
     def stop(self):
         """Let the time not pass any more. Safe to call twice."""
@@ -50,7 +54,7 @@ cdef class Clock(Deadline):
         # A session was closed while code of the user's goes on.
         self._unlink()
         if not self.loop.is_closed():
-            self.handle = self.loop.call_at(self.at, self._pass)
+            self.handle = self.loop.call_at(self.deadline, self._pass)
         return 0
 
     def _pass(self):

@@ -161,7 +161,7 @@ def hook(Lane lane not None, RequestCoroutine asked not None):
         hop.total_at = hop.times.coarse(hop.pool.deadlines.time(), hop.times.total)
         hop.clock = hop.timer = Clock.__new__(Clock)
         hop.clock.loop = session._loop
-        hop.clock.at = hop.total_at
+        hop.clock.deadline = hop.total_at
         hop.clock.start(hop.pool.deadlines)
     lane.express += 1
     return hooked
