@@ -18,7 +18,7 @@ from aiohttp import (
 )
 from aiohttp.http import HttpProcessingError
 
-from .outcome import Outcome
+from .outcome import Answered, Outcome
 
 _STATUSES = 600
 
@@ -53,14 +53,9 @@ class Classifier:
             table[status] = Outcome(outcome)
         self._table = tuple(table)
 
-    def of_status(self, status: int, headers: Mapping[str, str]) -> Outcome:
-        """Classify a response.
-
-        Args:
-            status: its status.
-            headers: its headers, case-insensitive.
-        """
-        return self._table[status] if 0 <= status < _STATUSES else Outcome.SERVER_FAULT
+    def of_response(self, resp: Answered) -> Outcome:
+        """Classify a response by its head; `resp` has `status` and `headers`, as aiohttp's responses."""
+        return self._of_status(resp.status)
 
     def of_error(self, exc: BaseException) -> Outcome:
         """Classify what an attempt has raised. An exception with an attribute `outcome` says so itself."""
@@ -92,4 +87,7 @@ class Classifier:
         if isinstance(exc.__cause__, HttpProcessingError):
             # Not HTTP; the 400 that aiohttp gives it is not the server's.
             return Outcome.SERVER_FAULT
-        return self.of_status(exc.status, exc.headers or {})
+        return self._of_status(exc.status)
+
+    def _of_status(self, status: int) -> Outcome:
+        return self._table[status] if 0 <= status < _STATUSES else Outcome.SERVER_FAULT

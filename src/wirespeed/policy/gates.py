@@ -8,8 +8,10 @@ event loop. A gate belongs to one thread; its `stats()` may be read from any.
 import abc
 import math
 import time
-from collections.abc import Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable
 from typing import Any, ClassVar, Literal, NamedTuple
+
+from aiohttp import ClientHandlerType, ClientRequest, ClientResponse
 
 from .outcome import Observation
 
@@ -21,6 +23,10 @@ Clock = Callable[[], float]
 
 Wake = Callable[["Permit"], object]
 """Called with a permit that was queued, once, when it holds; in somebody else's call, and must not raise."""
+
+
+KeyOf = Callable[[Any], Hashable]
+"""What a request is kept apart by; a request has `method`, `url` and `headers`."""
 
 
 class Metric(NamedTuple):
@@ -65,8 +71,9 @@ class Permit:
         """
 
 
-class Gate(abc.ABC):
-    """A policy that each attempt passes.
+class Policy(abc.ABC):
+    """What keeps faith with the servers in one respect. As a middleware of a session it works alone; `Policies`
+    composes several.
 
     Attributes:
         name: of the policy, in the metrics.
@@ -77,6 +84,32 @@ class Gate(abc.ABC):
     name: ClassVar[str]
     metrics: ClassVar[tuple[Metric, ...]]
     clock: Clock = staticmethod(time.monotonic)
+    # Composes policies; `policies.py`, which is above, sets it.
+    compose: ClassVar[Callable[..., Any]]
+    _alone: Any = None
+
+    def __call__(self, request: ClientRequest, handler: ClientHandlerType) -> Awaitable[ClientResponse]:
+        """Send a request under this policy: what a session calls of a middleware."""
+        if self._alone is None:
+            self._alone = Policy.compose(**{self.name: self})
+        answer: Awaitable[ClientResponse] = self._alone(request, handler)
+        return answer
+
+    @abc.abstractmethod
+    def stats(self) -> Any:
+        """A frozen snapshot, with `by_key`: the figures of each key that is kept; from any thread."""
+
+
+class Gate(Policy):
+    """A policy that each attempt passes.
+
+    Attributes:
+        key_of: what a request is kept apart by, from the request; None for what the Policies go by.
+        weight_of: how many attempts a request counts for, from the request; None for one.
+    """
+
+    key_of: KeyOf | None = None
+    weight_of: Callable[[Any], float] | None = None
 
     @abc.abstractmethod
     def acquire(
@@ -101,7 +134,3 @@ class Gate(abc.ABC):
         Raises:
             PolicyError: the attempt would be refused.
         """
-
-    @abc.abstractmethod
-    def stats(self) -> Any:
-        """A frozen snapshot, with `by_key`: the figures of each key that is kept; from any thread."""

@@ -2,6 +2,7 @@
 
 import enum
 from collections.abc import Mapping
+from typing import Protocol
 
 
 class Outcome(enum.IntEnum):
@@ -74,6 +75,16 @@ _VERDICT = tuple(outcome not in (Outcome.CANCELLED, Outcome.LOCAL) for outcome i
 _NO_HEADERS: Mapping[str, str] = {}
 
 
+class Answered(Protocol):
+    """What is looked at of a response; aiohttp's responses have it."""
+
+    @property
+    def status(self) -> int: ...
+
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+
+
 class Observation:
     """What was seen of one attempt, once: when the head of its response came, or when it failed.
 
@@ -87,7 +98,7 @@ class Observation:
         error: what was raised; None where there is a response.
     """
 
-    __slots__ = ("at", "error", "headers", "latency", "outcome", "status")
+    __slots__ = ("_headers", "at", "error", "latency", "outcome", "status")
 
     def __init__(
         self,
@@ -95,15 +106,25 @@ class Observation:
         latency: float,
         at: float,
         status: int | None = None,
-        headers: Mapping[str, str] = _NO_HEADERS,
+        headers: Mapping[str, str] | Answered = _NO_HEADERS,
         error: BaseException | None = None,
     ) -> None:
         self.outcome = outcome
         self.latency = latency
         self.at = at
         self.status = status
-        self.headers = headers
+        self._headers = headers
         self.error = error
+
+    @classmethod
+    def of(cls, outcome: Outcome, latency: float, at: float, resp: Answered) -> "Observation":
+        """Note a response. Its headers are asked for when somebody looks at them: ours are made only then."""
+        return cls(outcome, latency, at, resp.status, resp)
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        headers = self._headers
+        return headers if isinstance(headers, Mapping) else headers.headers
 
     def __repr__(self) -> str:
         what = self.status if self.error is None else repr(self.error)

@@ -1,0 +1,94 @@
+"""One attempt's way through the gates, and what a request is told apart by. No waiting in here: whoever drives
+attempts (`policies.py`, a batch) does that.
+"""
+
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+from yarl import URL
+
+from .gates import Gate, Permit, Wake
+from .outcome import Observation
+
+_NAMES_MAX = 1024
+_names: dict[URL, str] = {}
+
+
+def per_origin(request: Any) -> str:
+    """The origin of a request, such as "https://api.example:8443"; without credentials."""
+    origin = request.url.origin()
+    name = _names.get(origin)
+    if name is None:
+        if len(_names) >= _NAMES_MAX:
+            _names.clear()
+        name = _names[origin] = str(origin)
+    return name
+
+
+def overall(request: Any) -> str:
+    """One key for all requests: a limit that holds for the whole session."""
+    return "all"
+
+
+class Passage:
+    """What one attempt was granted, in the order of the gates.
+
+    Args:
+        gates: in order.
+        request: has `method`, `url` and `headers`.
+        key: what the request is kept apart by.
+        wake: told when a permit that was queued holds.
+    """
+
+    __slots__ = ("_gates", "_key", "_permits", "_request", "_wake", "seen")
+
+    def __init__(self, gates: Sequence[Gate], request: Any, key: Hashable, wake: Wake) -> None:
+        self._gates = gates
+        self._request = request
+        self._key = key
+        self._wake = wake
+        self._permits: list[Permit] = []
+        self.seen: Observation | None = None
+
+    def look(self, now: float) -> None:
+        """Ask all gates whether there is a chance, before anything is waited for.
+
+        Raises:
+            PolicyError: there is none.
+        """
+        for gate in self._gates:
+            gate.look(self._key if gate.key_of is None else gate.key_of(self._request), now)
+
+    def advance(self, now: float) -> Permit | None:
+        """Pass the gates that are left, up to one that has to be waited for.
+
+        Args:
+            now: on the clock of the gates.
+
+        Returns:
+            The permit to wait for, until its `ready_at`; None when the attempt may be made.
+
+        Raises:
+            PolicyError: a gate refuses. What the others have granted is kept until `release`.
+        """
+        permits = self._permits
+        for gate in self._gates[len(permits) :]:
+            key = self._key if gate.key_of is None else gate.key_of(self._request)
+            weight = 1.0 if gate.weight_of is None else gate.weight_of(self._request)
+            permit = gate.acquire(key, weight=weight, now=now, wake=self._wake)
+            permits.append(permit)
+            if permit.ready_at > now:
+                return permit
+        return None
+
+    def observe(self, seen: Observation) -> None:
+        """Tell the gates what came of the attempt."""
+        self.seen = seen
+        for permit in self._permits:
+            permit.observe(seen)
+
+    def release(self, now: float) -> None:
+        """Give back all that was granted. Safe to call twice."""
+        permits, self._permits = self._permits, []
+        for permit in permits:
+            permit.release(now)
