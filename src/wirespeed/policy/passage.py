@@ -40,12 +40,12 @@ class Passage:
         wake: told when a permit that was queued holds.
     """
 
-    __slots__ = ("_gates", "_key", "_permits", "_request", "_wake", "seen")
+    __slots__ = ("_gates", "_permits", "_wake", "key", "request", "seen")
 
     def __init__(self, gates: Sequence[Gate], request: Any, key: Hashable, wake: Wake) -> None:
         self._gates = gates
-        self._request = request
-        self._key = key
+        self.request = request
+        self.key = key
         self._wake = wake
         self._permits: list[Permit] = []
         self.seen: Observation | None = None
@@ -57,7 +57,7 @@ class Passage:
             PolicyError: there is none.
         """
         for gate in self._gates:
-            gate.look(self._key if gate.key_of is None else gate.key_of(self._request), now)
+            gate.look(self.key if gate.key_of is None else gate.key_of(self.request), now)
 
     def advance(self, now: float) -> Permit | None:
         """Pass the gates that are left, up to one that has to be waited for.
@@ -73,8 +73,8 @@ class Passage:
         """
         permits = self._permits
         for gate in self._gates[len(permits) :]:
-            key = self._key if gate.key_of is None else gate.key_of(self._request)
-            weight = 1.0 if gate.weight_of is None else gate.weight_of(self._request)
+            key = self.key if gate.key_of is None else gate.key_of(self.request)
+            weight = 1.0 if gate.weight_of is None else gate.weight_of(self.request)
             permit = gate.acquire(key, weight=weight, now=now, wake=self._wake)
             permits.append(permit)
             if permit.ready_at > now:
