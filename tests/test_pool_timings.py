@@ -12,7 +12,8 @@ import aiohttp
 import pytest
 from support.checks import eventually, express_session, nothing_left
 from support.local import BLOCK, Exchange, LocalServer, client_tls, server_tls
-from support.pools import SlowResolver, figures, held, needs_pool, read, respond_after, start
+from support.names import Names
+from support.pools import figures, held, needs_pool, read, respond_after, start
 
 import wirespeed
 from wirespeed.observe import ConnectionInfo, Timings
@@ -74,7 +75,7 @@ async def test_request_on_a_connection_that_was_there() -> None:
 
 async def test_name_that_is_slow_to_resolve() -> None:
     async with LocalServer() as server:
-        resolver = SlowResolver(DELAY)
+        resolver = Names(delay=DELAY)
         async with express_session(connector=wirespeed.TCPConnector(resolver=resolver)) as session:
             timings, took = await _timed(session, server.url("/ok", host="slow.test"))
             assert resolver.asked == ["slow.test"]

@@ -91,7 +91,7 @@ class SessionClient(Client):
         workload, module = self.target.workload, self._module
         context = self.target.ssl_context()
         connector = module.TCPConnector(
-            limit=workload.limit or max(100, workload.concurrency),
+            limit=workload.limit or workload.pool_size,
             force_close=workload.is_fresh,
             ssl=True if context is None else context,
             resolver=None if workload.hosts == 1 else _Loopback(),

@@ -58,6 +58,11 @@ class Workload:
     goal: float | None = None
     memory_goal_mb: float | None = None
 
+    @property
+    def pool_size(self) -> int:
+        """Connections that a client's pool has room for."""
+        return max(100, self.concurrency)
+
 
 JSON_ID: Final = 10425
 """The `id` in the body of `/json`."""
