@@ -1,5 +1,6 @@
-"""One attempt's way through the gates, and what a request is told apart by. No waiting in here: whoever drives
-attempts (`policies.py`, a batch) does that.
+"""One attempt's way through the gates, and what requests are told apart by.
+
+No waiting in here: whoever drives attempts (`policies.py`, a batch) does that.
 """
 
 from collections.abc import Hashable, Sequence

@@ -1,4 +1,4 @@
-"""Policies composed: the driver that waits, sends and sends again as they decide, as a middleware of a session.
+"""Policies composed: a middleware of a session that waits, sends and sends again as they decide.
 
 The order, from the outside in:
 
@@ -371,18 +371,18 @@ class Policies:
     async def _hedge(
         self, hedge: Hedge, delay: float | None, first: "_Attempt", handler: ClientHandlerType
     ) -> ClientResponse:
-        """Make an attempt, and others when it takes longer than `delay`; None where that is still to be learned."""
+        """Make an attempt, and others when it takes longer than `delay`; None where that is to be learned."""
         if delay is None:
-            resp, task = await self._make(first, handler), None
+            resp, number = await self._make(first, handler), 0
         else:
             hedged = _Hedged(self, hedge, delay, first, handler)
-            resp, task = await hedged.run(self._make(first, handler))
-        if task is not None:
+            resp, number = await hedged.run(self._make(first, handler))
+        if number:
             now = self._clock()
             hedge.won(first.key)
             assert first.sent_at is not None
             hedge.record(first.key, now - first.sent_at, now)
-            first.seen = hedged.attempts[task].seen
+            first.seen = hedged.others[number - 1].seen
         elif (seen := first.seen) is not None and not seen.outcome.is_failure:
             hedge.record(first.key, seen.latency, seen.at)
         return resp
@@ -424,7 +424,7 @@ def _by_outcome(counts: list[int]) -> Mapping[Outcome, int]:
 class _Hedged(Race):
     """The attempts at a hedged request."""
 
-    __slots__ = ("_first", "_handler", "_hedge", "_last", "_policies", "attempts")
+    __slots__ = ("_first", "_handler", "_hedge", "_last", "_policies", "others")
 
     def __init__(
         self, policies: Policies, hedge: Hedge, delay: float, first: _Attempt, handler: ClientHandlerType
@@ -433,7 +433,7 @@ class _Hedged(Race):
         self._policies, self._hedge = policies, hedge
         self._first = self._last = first
         self._handler = handler
-        self.attempts: list[_Attempt] = []
+        self.others: list[_Attempt] = []
 
     def due(self) -> float:
         sent_at = self._last.sent_at
@@ -448,6 +448,7 @@ class _Hedged(Race):
             return None
         self._hedge.launched(key)
         self._last = _Attempt(policies, _copied(self._first.request), key)
+        self.others.append(self._last)
         return policies._make(self._last, self._handler)
 
     def will_do(self, resp: ClientResponse) -> bool:

@@ -35,16 +35,20 @@ class Race(abc.ABC):
         most: how many may join.
     """
 
-    __slots__ = ("_before", "_delay", "_left", "_loop", "_running", "_task", "_timer", "_waiter", "_winner")
+    __slots__ = (
+        "_before", "_delay", "_joined", "_loop", "_most", "_number", "_running", "_task", "_timer", "_waiter",
+        "_winner",
+    )  # fmt: skip
 
     def __init__(self, delay: float, most: int) -> None:
         self._delay = delay
-        self._left = most
+        self._most = most
         self._loop = asyncio.get_running_loop()
-        self._running: set[Attempted] | None = None  # None before another one joins
+        self._running: dict[Attempted, int] = {}  # those that have joined, by number
+        self._joined = self._number = 0
         self._waiter: asyncio.Future[None] | None = None
         self._winner: Attempted | None = None
-        self._task: asyncio.Task[Any] | None = None  # the first attempt's; None once that has ended
+        self._task: Any = None  # the first attempt's; None once that has ended
         self._before = 0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -64,43 +68,43 @@ class Race(abc.ABC):
 
     # The race
 
-    async def run(self, first: Coroutine[Any, Any, ClientResponse]) -> tuple[ClientResponse, Attempted | None]:
+    async def run(self, first: Coroutine[Any, Any, ClientResponse]) -> tuple[ClientResponse, int]:
         """Wait for the first response that will do, or for what the first attempt comes to.
 
         Returns:
-            The response, and the task of its attempt, None for the first one. All others were let go.
+            The response, and the number of its attempt, 0 for the first one. All others were let go.
 
         Raises:
             What the first attempt has raised, where no other has an answer that will do.
         """
-        task = self._task = asyncio.current_task()
-        assert task is not None
+        self._task = asyncio.current_task()
         if _COUNTS:
-            self._before = task.cancelling()
+            self._before = self._task.cancelling()
         self._timer = self._loop.call_later(self._delay, self._on_time)
         resp = error = None
+        has_taken_back = False
         try:
             try:
                 resp = await first
             except asyncio.CancelledError:
                 if self._winner is None or not self._takes_back():
                     raise
+                has_taken_back = True
             except Exception as exc:
                 error = exc
-            else:
-                if self._winner is not None:
-                    self._takes_back()  # something inside has swallowed it
+            if self._winner is not None and not has_taken_back:
+                self._takes_back()  # something inside has swallowed it
             self._task = None
             if self._running and self._winner is None and (resp is None or not self.will_do(resp)):
                 await self._others()
             if self._winner is not None:
                 if resp is not None:
                     resp.close()
-                return self._winner.result(), self._winner
+                return self._winner.result(), self._number
             if error is not None:
                 raise error
             assert resp is not None
-            return resp, None
+            return resp, 0
         except BaseException:
             if self._winner is not None:
                 let_go(self._winner)
@@ -108,13 +112,13 @@ class Race(abc.ABC):
         finally:
             self._task = None
             self._timer.cancel()
-            for other in self._running or ():
+            for other in self._running:
                 other.remove_done_callback(self._on_end)
                 let_go(other)
             del error  # its traceback holds this frame
 
     def _takes_back(self) -> bool:
-        """Take back our cancellation of the first attempt; false where somebody else wants it cancelled, too."""
+        """Take back our cancelling; false where somebody else wants the first attempt cancelled, too."""
         assert self._task is not None
         return not _COUNTS or self._task.uncancel() <= self._before
 
@@ -131,26 +135,23 @@ class Race(abc.ABC):
             if attempt is None:
                 return
             task = self._loop.create_task(attempt)
-            if self._running is None:
-                self._running = set()
-            self._running.add(task)
+            self._joined += 1
+            self._running[task] = self._joined
             task.add_done_callback(self._on_end)
-            self._left -= 1
-            if not self._left:
+            if self._joined == self._most:
                 return
             left = self._delay
         self._timer = self._loop.call_later(left, self._on_time)
 
     def _on_end(self, task: Attempted) -> None:
-        assert self._running is not None
-        self._running.discard(task)
+        number = self._running.pop(task)
         if (
             self._winner is None
             and not task.cancelled()
             and task.exception() is None
             and self.will_do(task.result())
         ):
-            self._winner = task
+            self._winner, self._number = task, number
             if self._task is not None:
                 self._task.cancel()
         else:
