@@ -291,7 +291,7 @@ class Retry(Policy):
         if self.respect_retry_after_header and seen.status in RETRY_AFTER_STATUSES:
             asked = retry_after(seen.headers, self._wall())
             if asked is not None:
-                delay += min(max(asked, 0.0), self.retry_after_max)
+                delay += min(asked, self.retry_after_max)
         return delay
 
     def note(self, key: Hashable, refusal: Refusal | None, now: float | None = None) -> None:
