@@ -302,7 +302,7 @@ class Policies:
         """Send a request once, or a second time beside that."""
         if self.hedge is not None and _is_copiable(attempt.request):
             delay = self.hedge.delay(attempt.key, attempt.request.method, self._clock())
-            return self._hedge(self.hedge, delay, attempt, handler)
+            return _Hedged(self, self.hedge, delay, attempt, handler).run(self._make(attempt, handler))
         return self._make(attempt, handler)
 
     async def _make(self, attempt: "_Attempt", handler: ClientHandlerType) -> ClientResponse:
@@ -368,25 +368,6 @@ class Policies:
         attempt.observe(seen)
         self._tallies.get(attempt.key, seen.at).counts[seen.outcome] += 1
 
-    async def _hedge(
-        self, hedge: Hedge, delay: float | None, first: "_Attempt", handler: ClientHandlerType
-    ) -> ClientResponse:
-        """Make an attempt, and others when it takes longer than `delay`; None where that is to be learned."""
-        if delay is None:
-            resp, number = await self._make(first, handler), 0
-        else:
-            hedged = _Hedged(self, hedge, delay, first, handler)
-            resp, number = await hedged.run(self._make(first, handler))
-        if number:
-            now = self._clock()
-            hedge.won(first.key)
-            assert first.sent_at is not None
-            hedge.record(first.key, now - first.sent_at, now)
-            first.seen = hedged.others[number - 1].seen
-        elif (seen := first.seen) is not None and not seen.outcome.is_failure:
-            hedge.record(first.key, seen.latency, seen.at)
-        return resp
-
     # The second try of the session
 
     def may_send_again(self, request: ClientRequest) -> bool:
@@ -427,7 +408,12 @@ class _Hedged(Race):
     __slots__ = ("_first", "_handler", "_hedge", "_last", "_policies", "others")
 
     def __init__(
-        self, policies: Policies, hedge: Hedge, delay: float, first: _Attempt, handler: ClientHandlerType
+        self,
+        policies: Policies,
+        hedge: Hedge,
+        delay: float | None,
+        first: _Attempt,
+        handler: ClientHandlerType,
     ) -> None:
         super().__init__(delay, hedge.max_hedges)
         self._policies, self._hedge = policies, hedge
@@ -436,6 +422,7 @@ class _Hedged(Race):
         self.others: list[_Attempt] = []
 
     def due(self) -> float:
+        assert self._delay is not None
         sent_at = self._last.sent_at
         # The time in queues does not count: another attempt would wait there, too.
         return self._delay if sent_at is None else sent_at + self._delay - self._policies._clock()
@@ -454,6 +441,18 @@ class _Hedged(Race):
     def will_do(self, resp: ClientResponse) -> bool:
         outcome = self._policies._classifier.of_response(resp)
         return not outcome.is_failure and not outcome.is_pressure
+
+    def on_end(self, number: int) -> None:
+        first, hedge = self._first, self._hedge
+        if number:
+            now = self._policies._clock()
+            hedge.won(first.key)
+            assert first.sent_at is not None
+            # What the first attempt would have taken at least, see Hedge.
+            hedge.record(first.key, now - first.sent_at, now)
+            first.seen = self.others[number - 1].seen
+        elif (seen := first.seen) is not None and not seen.outcome.is_failure:
+            hedge.record(first.key, seen.latency, seen.at)
 
 
 Policy.compose = Policies

@@ -181,7 +181,7 @@ def _all_policies() -> Any:
     policy: Any = importlib.import_module("wirespeed.policy")
     return policy.Policies(
         retry=policy.Retry(),
-        hedge=policy.Hedge(),
+        hedge=policy.Hedge(min_delay=workloads.TIMEOUT),
         bulkhead=policy.Bulkhead(workloads.WIDE),
     )
 
