@@ -504,6 +504,21 @@ def test_callbacks_come_and_go(make: Make) -> None:
     assert told == ["twice"]
 
 
+def test_callback_may_end_its_own_subscription(make: Make) -> None:
+    told: list[CircuitState] = []
+
+    def once(key: Any, old: CircuitState, new: CircuitState, reason: Reason) -> None:
+        told.append(new)
+        stop()
+
+    breaker = make()
+    stop = breaker.subscribe(once)
+    breaker.subscribe(lambda key, old, new, reason: told.append(new))
+    breaker.force_open(KEY)
+    breaker.reset(KEY)
+    assert told == [OPEN, OPEN, CLOSED]
+
+
 def test_callback_that_fails_is_logged_and_disturbs_nobody(
     make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -597,6 +612,13 @@ def test_circuit_opened_by_hand_for_good_stays_open_until_it_is_reset(make: Make
     call(breaker, GOOD)
 
 
+def test_circuit_that_was_open_says_that_it_was_opened_by_hand(make: Make) -> None:
+    breaker = opened(make)
+    breaker.force_open(KEY, 60)
+    exc = refused(breaker)
+    assert (exc.retry_after, exc.reason.cause) == (60, Cause.FORCED)
+
+
 def test_opening_by_hand_makes_no_later_time_longer(make: Make, clock: FakeClock) -> None:
     breaker, _ = half_open(make, clock, open_factor=2, probes=1)
     breaker.force_open(KEY, 5)
@@ -671,6 +693,32 @@ def test_closed_circuits_are_forgotten_when_they_say_nothing_any_more(
     clock.advance(quiet)
     call(breaker, GOOD, key="b")
     assert (KEY in breaker.stats().by_key) is is_kept
+
+
+def test_circuits_in_use_are_kept(make: Make, clock: FakeClock) -> None:
+    breaker = make(max_keys=1)
+    call(breaker, GOOD)
+    clock.advance(59)
+    call(breaker, GOOD)
+    clock.advance(59)
+    call(breaker, GOOD, key="b")
+    assert set(breaker.stats().by_key) == {KEY, "b"}
+
+
+def test_circuit_that_has_just_closed_is_kept(make: Make, clock: FakeClock) -> None:
+    breaker = opened(make, max_keys=1)
+    clock.advance(1000)
+    breaker.reset(KEY)
+    call(breaker, GOOD, key="b")
+    assert set(breaker.stats().by_key) == {KEY, "b"}
+
+
+def test_slow_calls_in_the_window_keep_a_circuit(make: Make, clock: FakeClock) -> None:
+    breaker = make(max_keys=1, slow_call_duration=1)
+    call(breaker, GOOD, latency=2)
+    clock.advance(60)
+    call(breaker, GOOD, key="b")
+    assert set(breaker.stats().by_key) == {KEY, "b"}
 
 
 def test_figures_of_an_open_circuit_are_those_that_opened_it(make: Make, clock: FakeClock) -> None:

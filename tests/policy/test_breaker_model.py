@@ -13,7 +13,7 @@ from wirespeed.policy.errors import CircuitOpenError
 from wirespeed.policy.gates import Permit
 from wirespeed.policy.outcome import Observation, Outcome
 
-from .conftest import FakeClock
+from .conftest import LONG, FakeClock
 
 KEY = "k"
 CLOSED, HALF_OPEN, OPEN = CircuitState.CLOSED, CircuitState.HALF_OPEN, CircuitState.OPEN
@@ -269,4 +269,5 @@ class BreakerMachine(RuleBasedStateMachine):
 
 
 TestBreaker = BreakerMachine.TestCase
-TestBreaker.settings = settings(stateful_step_count=60)
+# Each example is many steps: fewer of them fit into the time of a test.
+TestBreaker.settings = settings(max_examples=2000 if LONG else 150, stateful_step_count=60)

@@ -57,7 +57,7 @@ def test_window_of_seconds_has_those_of_its_ten_slices(
 def test_time_that_goes_back_counts_for_the_newest_slice() -> None:
     window = TimeWindow(10)
     window.record(FAILED, 100.0)
-    window.record(FAILED, 50.0)
+    window.record(FAILED, 93.0)
     assert window.figures(109.9) == (2, 2, 0)
     assert window.figures(110.0) == (0, 0, 0)
 

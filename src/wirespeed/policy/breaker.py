@@ -372,7 +372,6 @@ class CircuitBreaker(Gate):
         circuit.state = new
         circuit.reason = reason
         circuit.era += 1
-        circuit.since = now
         circuit.permit = BYSTANDER
         if new is _CLOSED:
             circuit.seen_at = now

@@ -159,7 +159,6 @@ class Circuit:
 
     Attributes:
         era: number of the state; a permit of another one is late.
-        since: when the state began.
         seen_at: when an attempt was last let through while it was closed.
         window: of the calls that decide; of an open circuit, of those that opened it.
         permit: that all attempts share which need none of their own.
@@ -170,20 +169,26 @@ class Circuit:
     """
 
     __slots__ = (
-        *(
-            "era",
-            "key",
-            "last_outcome",
-            "permit",
-            "probed_at",
-            "reason",
-            "seen_at",
-            "since",
-            "state",
-            "taken",
-        ),
-        *("until", "wait", "window"),
-        *("failed", "late", "opened", "passed", "probed", "rejected", "slow", "would_reject"),
+        "era",
+        "failed",
+        "key",
+        "last_outcome",
+        "late",
+        "opened",
+        "passed",
+        "permit",
+        "probed",
+        "probed_at",
+        "reason",
+        "rejected",
+        "seen_at",
+        "slow",
+        "state",
+        "taken",
+        "until",
+        "wait",
+        "window",
+        "would_reject",
     )
 
     def __init__(self, key: Hashable, now: float) -> None:
@@ -192,7 +197,7 @@ class Circuit:
         self.reason = _NEW
         self.last_outcome: Outcome | None = None
         self.era = self.taken = 0
-        self.since = self.seen_at = self.until = self.probed_at = now
+        self.seen_at = self.until = self.probed_at = now
         self.wait = 0.0
         self.window: Window = CountWindow(1)
         self.permit: Permit = BYSTANDER
@@ -211,7 +216,11 @@ class Circuit:
     def figures(self, now: float) -> CircuitFigures:
         """What there is to say of it; changes nothing."""
         is_open = self.state is CircuitState.OPEN
-        total, failures, slow = self.window.figures(self.since if is_open else now)
+        window = self.window
+        # What has opened it does not grow old.
+        total, failures, slow = (
+            (window.total, window.failures, window.slow) if is_open else window.figures(now)
+        )
         return CircuitFigures(
             state=self.state,
             reason=self.reason,
