@@ -9,10 +9,10 @@ from typing import Any
 
 import aiohttp
 import pytest
-from aiohttp.abc import AbstractResolver
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.local import LocalServer
+from support.names import Names
 from yarl import URL
 
 import wirespeed
@@ -26,16 +26,6 @@ NAMES = ["n", "m"]
 VALUES = ["1", "2", "a b", '"q"', ""]
 
 
-class Everywhere(AbstractResolver):
-    """Every name is this machine's."""
-
-    async def resolve(self, host: str, port: int = 0, family: Any = 0) -> list[Any]:
-        return [{"hostname": host, "host": "127.0.0.1", "port": port, "family": 2, "proto": 0, "flags": 0}]
-
-    async def close(self) -> None:
-        pass
-
-
 class Side:
     """What one of the clients does: two sessions that share a jar."""
 
@@ -44,7 +34,7 @@ class Side:
         self.jar = api.CookieJar(unsafe=unsafe, treat_as_secure_origin=f"http://safe.test:{server.port}")
         self.sessions = [
             api.ClientSession(
-                cookie_jar=self.jar, connector=api.TCPConnector(resolver=Everywhere()), connector_owner=True
+                cookie_jar=self.jar, connector=api.TCPConnector(resolver=Names()), connector_owner=True
             )
             for _ in range(2)
         ]

@@ -12,7 +12,8 @@ import aiohttp
 import pytest
 from support.checks import eventually, express_session, nothing_left
 from support.local import BLOCK, Exchange, LocalServer, client_tls, server_tls
-from support.pools import SlowResolver, figures, held, needs_pool, read, respond_after, start
+from support.names import Names
+from support.pools import figures, held, hold, needs_pool, read, respond_after, start
 
 import wirespeed
 from wirespeed.observe import ConnectionInfo, Timings
@@ -74,7 +75,7 @@ async def test_request_on_a_connection_that_was_there() -> None:
 
 async def test_name_that_is_slow_to_resolve() -> None:
     async with LocalServer() as server:
-        resolver = SlowResolver(DELAY)
+        resolver = Names(delay=DELAY)
         async with express_session(connector=wirespeed.TCPConnector(resolver=resolver)) as session:
             timings, took = await _timed(session, server.url("/ok", host="slow.test"))
             assert resolver.asked == ["slow.test"]
@@ -177,8 +178,7 @@ async def test_wait_for_a_slot() -> None:
     async with LocalServer() as server:
         connector = wirespeed.TCPConnector(limit=1)
         async with express_session(connector=connector) as session:
-            holder = start(read(session, server.url("/hold")))
-            await held(server, 1)
+            holder = await hold(session, server)
             timed = start(_timed(session, server.url("/ok")))
             await figures(connector, waiting=1)
             await asyncio.sleep(DELAY)
@@ -194,8 +194,7 @@ async def test_freed_connection_that_came_before_the_dial_is_a_wait() -> None:
     async with LocalServer() as server, nothing_left():
         connector = GatedConnector()
         async with express_session(connector=connector) as session:
-            holder = start(read(session, server.url("/hold")))
-            await held(server, 1)
+            holder = await hold(session, server)
             connector.is_gated = True
             timed = start(_timed(session, server.url("/ok")))
             await connector.dials_waiting(1)

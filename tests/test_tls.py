@@ -14,11 +14,11 @@ from typing import Any
 
 import aiohttp
 import pytest
-from aiohttp.abc import AbstractResolver, ResolveResult
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from support.checks import assert_express, eventually, express_session, nothing_left
 from support.local import BLOCK, LocalServer, authority, client_tls, server_tls
+from support.names import Names
 
 import wirespeed
 
@@ -28,26 +28,6 @@ pytestmark = (
     if sys.version_info < (3, 11)
     else []
 )
-
-
-class LoopbackResolver(AbstractResolver):
-    """Every name is 127.0.0.1."""
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        entry: ResolveResult = {
-            "hostname": host,
-            "host": "127.0.0.1",
-            "port": port,
-            "family": socket.AF_INET,
-            "proto": 0,
-            "flags": 0,
-        }
-        return [entry]
-
-    async def close(self) -> None:
-        pass
 
 
 def _context_with_fingerprint(*names: str) -> tuple[ssl.SSLContext, bytes]:
@@ -124,7 +104,7 @@ async def test_server_sees_the_host_as_sni_and_the_override_instead() -> None:
     context = server_tls("one.test", "two.test")
     context.sni_callback = lambda _, name, __: names.append(name)
     async with LocalServer(ssl_context=context) as server:
-        connector = wirespeed.TCPConnector(resolver=LoopbackResolver(), ssl=client_tls())
+        connector = wirespeed.TCPConnector(resolver=Names(), ssl=client_tls())
         async with express_session(connector=connector, at_least=2) as session:
             await _ok(session, server.url("/ok", host="one.test"))
             await _ok(session, server.url("/ok", host="one.test"), server_hostname="two.test")
@@ -135,7 +115,7 @@ async def test_server_sees_the_host_as_sni_and_the_override_instead() -> None:
 
 async def test_wrong_host_name_is_refused() -> None:
     async with LocalServer(ssl_context=server_tls("right.test")) as server, nothing_left():
-        connector = wirespeed.TCPConnector(resolver=LoopbackResolver(), ssl=client_tls())
+        connector = wirespeed.TCPConnector(resolver=Names(), ssl=client_tls())
         async with wirespeed.ClientSession(connector=connector) as session:
             with pytest.raises(aiohttp.ClientConnectorCertificateError, match=r"wrong\.test"):
                 await session.get(server.url("/ok", host="wrong.test"))

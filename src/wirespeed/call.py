@@ -336,7 +336,7 @@ class Call:
         except NOT_CONNECTED:
             raise
         except (ClientOSError, ServerDisconnectedError):
-            if not self.may_retry:
+            if not self.may_retry or not self._is_affordable(req):
                 raise
             self.may_retry = False
             if self.data is not None and req is not None:
@@ -358,6 +358,11 @@ class Call:
             raise ClientOSError(*exc.args) from exc
         finally:
             del error
+
+    def _is_affordable(self, req: ClientRequest | None) -> bool:
+        """Whether the policies among the middlewares let the request be sent again, and pay for it."""
+        asked = [getattr(middleware, "may_send_again", None) for middleware in self.middlewares or ()]
+        return all(may_send_again(req) for may_send_again in asked if may_send_again is not None)
 
     async def handle(self, req: ClientRequest) -> aiohttp.ClientResponse:
         """Send a request once: the innermost handler of the middlewares."""

@@ -6,6 +6,7 @@ exchange, as on the full lane, every method is aiohttp's own.
 """
 
 import asyncio
+import functools
 import warnings
 import weakref
 from collections.abc import Callable
@@ -148,6 +149,17 @@ class ExchangeConnection(Connection):
         self._key = None  # type: ignore[assignment]
         self._protocol = ExchangeProtocol(exchange)  # type: ignore[assignment]
         self._callbacks = []
+
+    def add_callback(self, callback: Callable[[], None]) -> None:
+        """Have a callback called once the connection is free: the body was received, or given up."""
+        super().add_callback(callback)
+        if len(self._callbacks) == 1:
+            self._exchange.on_end = functools.partial(self._on_end, self._exchange.on_end)
+
+    def _on_end(self, then: Callable[[Exchange], object] | None, exchange: Exchange) -> None:
+        self._notify_release()
+        if then is not None:
+            then(exchange)
 
     def __repr__(self) -> str:
         return f"Connection<{self._exchange!r}>"

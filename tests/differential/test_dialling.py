@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 from support.local import port_that_never_accepts
+from support.names import Names
 from support.outcome import ANY, Case, Run
 from support.scripted import Close
 
@@ -16,29 +17,6 @@ from .tables import answer, check, serve, table
 
 Timeout = aiohttp.ClientTimeout
 SHORT = 0.1
-
-
-class Names(AbstractResolver):
-    """Every name has these addresses."""
-
-    def __init__(self, *addresses: str) -> None:
-        self.addresses = addresses
-
-    async def resolve(self, host: str, port: int = 0, family: Any = socket.AF_INET) -> list[ResolveResult]:
-        return [
-            ResolveResult(
-                hostname=host,
-                host=address,
-                port=port,
-                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
-                proto=0,
-                flags=0,
-            )
-            for address in self.addresses
-        ]
-
-    async def close(self) -> None:
-        pass
 
 
 class NoNames(AbstractResolver):

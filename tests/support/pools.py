@@ -1,14 +1,12 @@
 """What tests of the pool need: dials and names that wait for a word, and every way into the pool."""
 
 import asyncio
-import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
 import pytest
-from aiohttp.abc import AbstractResolver, ResolveResult
 
 import wirespeed
 
@@ -43,6 +41,14 @@ async def end(task: "asyncio.Task[Any]") -> BaseException | None:
 async def held(server: LocalServer, count: int) -> None:
     """Wait until `count` requests were ever held."""
     await eventually(lambda: len(server.held) >= count, f"{count} requests held at the server")
+
+
+async def hold(session: aiohttp.ClientSession, server: LocalServer) -> "asyncio.Task[Any]":
+    """Start a request that has a connection, and keeps it until the server is told to answer."""
+    count = len(server.held)
+    holder = start(read(session, server.url("/hold")))
+    await held(server, count + 1)
+    return holder
 
 
 async def figures(connector: wirespeed.TCPConnector, **expected: Any) -> None:
@@ -83,26 +89,6 @@ if wirespeed.NATIVE:
         async def dials_waiting(self, count: int) -> None:
             """Wait until that many dials ever came to a gate, and none is on its way there."""
             await eventually(lambda: len(self.gates) == count, f"{count} dials at the gates")
-
-
-class SlowResolver(AbstractResolver):
-    """Every name is 127.0.0.1, after `delay` seconds."""
-
-    def __init__(self, delay: float = 0.0) -> None:
-        self.delay = delay
-        self.asked: list[str] = []
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        self.asked.append(host)
-        await asyncio.sleep(self.delay)
-        return [
-            ResolveResult(hostname=host, host="127.0.0.1", port=port, family=family, proto=0, flags=0),
-        ]
-
-    async def close(self) -> None:
-        pass
 
 
 # Every way into the pool

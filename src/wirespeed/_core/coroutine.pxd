@@ -28,10 +28,8 @@ cdef class NativeCoroutine:
     cdef object wait_on(self, object future)
     cdef object delegate(self, object coroutine)
 
-    cdef object _resume(self, object value)
-    cdef object _drive(self, object value)
-    cdef object _after_inner(self, object result, object exc)
-    cdef object _throw(self, object exc)
+    cdef object _resume(self, object value, object exc)
+    cdef object _drive(self, object value, object exc)
     cdef int _end(self) except -1
 
 

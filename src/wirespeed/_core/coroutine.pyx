@@ -99,16 +99,13 @@ cdef class NativeCoroutine:
     cdef object delegate(self, object coroutine):
         """Let a Python coroutine go on in this one's place."""
         self.inner = coroutine
-        self.state = CoroutineState.DELEGATED
-        return self._drive(None)
+        return self._drive(None, None)
 
     # Steps
 
-    cdef object _resume(self, object value):
-        """Take a step; the state tells whether its result is yielded or returned."""
+    cdef object _resume(self, object value, object exc):
+        """Take a step, with a value or an exception; the state tells whether its result is yielded."""
         cdef CoroutineState state = self.state
-        if state == CoroutineState.DELEGATED:
-            return self._drive(value)
         if state == CoroutineState.ENDED:
             raise RuntimeError("cannot reuse already awaited coroutine")
         if state == CoroutineState.RUNNING:
@@ -117,11 +114,15 @@ cdef class NativeCoroutine:
             raise TypeError("can't send non-None value to a just-started coroutine")
         self.state = CoroutineState.RUNNING
         try:
-            if state == CoroutineState.NEW:
+            if state == CoroutineState.DELEGATED:
+                result = self._drive(value, exc)
+            elif state == CoroutineState.NEW:
+                if exc is not None:
+                    raise exc
                 result = self._begin()
             else:
                 self.awaited = None
-                result = self._on_done()
+                result = self._on_done() if exc is None else self._on_thrown(exc)
         except BaseException:
             self._end()
             raise
@@ -129,61 +130,28 @@ cdef class NativeCoroutine:
             self._end()
         return result
 
-    cdef object _drive(self, object value):
+    cdef object _drive(self, object value, object exc):
         """Let the other coroutine take a step."""
         cdef PyObject* got = NULL
-        cdef int kind
+        cdef int kind = GEN_NEXT
         inner = self.inner
-        self.state = CoroutineState.RUNNING
         try:
-            kind = PyIter_Send(inner, value, &got)
-            result = <object> got
-            Py_DECREF(got)
-        except BaseException as exc:
-            return self._after_inner(None, exc)
+            if exc is None:
+                kind = PyIter_Send(inner, value, &got)
+                result = <object> got
+                Py_DECREF(got)
+            else:
+                result = inner.throw(exc)
+        except StopIteration as stop:
+            kind, result = GEN_RETURN, stop.value
+        except BaseException as error:
+            self.inner = None
+            return self._on_inner_failed(error)
         if kind == GEN_NEXT:
             self.state = CoroutineState.DELEGATED
             return result
-        return self._after_inner(result, None)
-
-    cdef object _after_inner(self, object result, object exc):
         self.inner = None
-        try:
-            result = self._on_inner_done(result) if exc is None else self._on_inner_failed(exc)
-        except BaseException:
-            self._end()
-            raise
-        if self.state == CoroutineState.RUNNING:
-            self._end()
-        return result
-
-    cdef object _throw(self, object exc):
-        cdef CoroutineState state = self.state
-        if state == CoroutineState.RUNNING:
-            raise ValueError("coroutine already executing")
-        if state == CoroutineState.ENDED:
-            raise RuntimeError("cannot reuse already awaited coroutine")
-        self.state = CoroutineState.RUNNING
-        if state == CoroutineState.DELEGATED:
-            try:
-                result = self.inner.throw(exc)
-            except StopIteration as stop:
-                return self._after_inner(stop.value, None)
-            except BaseException as error:
-                return self._after_inner(None, error)
-            self.state = CoroutineState.DELEGATED
-            return result
-        try:
-            if state == CoroutineState.NEW:
-                raise exc
-            self.awaited = None
-            result = self._on_thrown(exc)
-        except BaseException:
-            self._end()
-            raise
-        if self.state == CoroutineState.RUNNING:
-            self._end()
-        return result
+        return self._on_inner_done(result)
 
     cdef int _end(self) except -1:
         self.state = CoroutineState.ENDED
@@ -203,7 +171,7 @@ cdef class NativeCoroutine:
 
     def send(self, value):
         """Take a step: return what is yielded, or raise StopIteration with what is returned."""
-        result = self._resume(value)
+        result = self._resume(value, None)
         if self.state == CoroutineState.ENDED:
             raise StopIteration(result)
         return result
@@ -213,7 +181,7 @@ cdef class NativeCoroutine:
         exc = _exception(kind, value)
         if traceback is not None:
             exc = exc.with_traceback(traceback)
-        result = self._throw(exc)
+        result = self._resume(None, exc)
         if self.state == CoroutineState.ENDED:
             raise StopIteration(result)
         return result
@@ -224,7 +192,7 @@ cdef class NativeCoroutine:
             self._end()
         elif self.state != CoroutineState.ENDED:
             try:
-                self._throw(GeneratorExit())
+                self._resume(None, GeneratorExit())
             except (GeneratorExit, StopIteration):
                 return
             if self.state != CoroutineState.ENDED:
@@ -269,7 +237,7 @@ cdef class NativeCoroutine:
 cdef PyObject* _next(PyObject* self) except? NULL:
     """tp_iternext: as `send(None)`, but without the cost of raising StopIteration."""
     cdef NativeCoroutine coroutine = <NativeCoroutine> self
-    result = coroutine._resume(None)
+    result = coroutine._resume(None, None)
     if coroutine.state != CoroutineState.ENDED:
         Py_INCREF(result)
         return <PyObject*> result

@@ -11,7 +11,7 @@ import inspect
 
 cimport cython
 from cpython.dict cimport PyDict_Copy, PyDict_GetItemWithError
-from cpython.object cimport PyObject, PyTypeObject
+from cpython.object cimport PyObject
 
 from multidict import CIMultiDict, getversion
 
@@ -19,6 +19,7 @@ from wirespeed._core.connection cimport Connection
 from wirespeed._core.coroutine cimport CoroutineState
 from wirespeed._core.exchange cimport Exchange
 from wirespeed._core.hosts cimport Host
+from wirespeed._core.instances cimport allocate
 from wirespeed._core.request cimport Stage
 from wirespeed._core.response cimport new_response
 
@@ -28,17 +29,6 @@ cdef object _getversion = getversion
 cdef frozenset OWN = frozenset(
     ("original_url", "url", "headers", "_body", "_session", "_timer", "_traces")
 )
-
-cdef extern from *:
-    """
-    static inline PyObject *wirespeed_alloc(PyTypeObject *type) { return type->tp_alloc(type, 0); }
-    static inline PyObject *wirespeed_make(PyTypeObject *type, PyObject *arguments) {
-        return type->tp_new(type, arguments, NULL);
-    }
-    """
-    # Without __init__: what it would do is copied. Objects of Python's own layout, and of ours.
-    object new_plain "wirespeed_alloc"(PyTypeObject* type)
-    object new_instance "wirespeed_make"(PyTypeObject* type, object arguments)
 
 
 # The request
@@ -86,7 +76,8 @@ cdef class Template:
         own["_session"] = hop.session
         own["_timer"] = hop.timer
         own["_traces"] = hop.own_traces
-        req = new_plain(<PyTypeObject*> self.request_class)
+        # Without __init__: what it would do is copied.
+        req = allocate(self.request_class)
         req.__dict__ = hop.attributes = own
         hop.version = _getversion(headers)
         return req
@@ -181,14 +172,9 @@ cdef class AttemptCoroutine(RequestCoroutine):
         cdef Prepared own
         if self.hop.template.is_amended:
             self.lane._amend(self.req, self.hop.connector)
-        cls = type(prepared)
-        own = new_instance(<PyTypeObject*> cls, ())
-        own.method = prepared.method
-        own.url = prepared.url
-        own.key = prepared.key
-        own.data = prepared.data
-        own.skip_body = prepared.skip_body
-        own.host = prepared.host
+        own = self.lane._new_prepared(
+            prepared.method, prepared.url, prepared.key, prepared.host, prepared.data
+        )
         own.req = self.req
         return own
 

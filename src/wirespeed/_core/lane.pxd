@@ -100,8 +100,9 @@ cdef class Lane:
     cdef Prepared kept(self, object method, object str_or_url)
     cdef int keep(self, Prepared prepared, object str_or_url) except -1
     cdef object fit(self, object session, object method, object str_or_url, dict options)
-    cdef Prepared _new_prepared(self, str method, object url, object query, Origin origin, Shape shape,
-                                list values, bytes body, bytes data)
+    cdef Prepared _new_shaped(self, str method, object url, object query, Origin origin, Shape shape,
+                              list values, bytes body, bytes data)
+    cdef Prepared _new_prepared(self, str method, object url, object key, Host host, bytes data)
     cdef object _cookies(self, object session, Address address, object url)
     cdef Shape _shape(self, object session, Origin origin, str method, object url, dict headers, int kind,
                       bint has_cookies)

@@ -10,21 +10,16 @@ from multidict import getversion
 
 cimport cython
 from cpython.dict cimport PyDict_GetItemWithError
-from cpython.object cimport PyObject, PyTypeObject
+from cpython.object cimport PyObject
 from libc.math cimport ceil
 
 from wirespeed._core.head cimport assemble, field_lines, plain_query
+from wirespeed._core.instances cimport new_instance
 from wirespeed._core.limits cimport INLINE_BODY_MAX
 
 cdef object _getversion = getversion
 
-cdef extern from *:
-    """
-    static inline PyObject *wirespeed_new_instance(PyTypeObject *type, PyObject *none) {
-        return type->tp_new(type, none, NULL);
-    }
-    """
-    object new_instance "wirespeed_new_instance"(PyTypeObject* type, object none)
+cdef extern from "Python.h":
     object PyObject_GenericGetDict(object thing, void* context)
 
 # The attributes of a session that heads are made of, or that decide what may be done with a request.
@@ -317,23 +312,28 @@ cdef class Lane:
         if cookies is not None:
             values.append(cookies)
         data = assemble(method, target, shape.pieces, shape.order, values, body)
-        return self._new_prepared(method, url, query, address.origin, shape, values, body, data)
+        return self._new_shaped(method, url, query, address.origin, shape, values, body, data)
 
-    cdef Prepared _new_prepared(self, str method, object url, object query, Origin origin, Shape shape,
-                                list values, bytes body, bytes data):
-        cdef Prepared prepared = new_instance(<PyTypeObject*> self.prepared_class, ())
-        prepared.method = method
-        prepared.url = url
+    cdef Prepared _new_shaped(self, str method, object url, object query, Origin origin, Shape shape,
+                              list values, bytes body, bytes data):
+        cdef Prepared prepared
+        if origin.host is None or origin.host.is_evicted:
+            origin.host = self.pool.host(origin.key)
+        prepared = self._new_prepared(method, url, origin.key, origin.host, data)
         prepared.query = query
-        prepared.key = origin.key
-        prepared.data = data
-        prepared.skip_body = method == "HEAD"
         prepared.shape = shape
         prepared.values = values
         prepared.body = body
-        if origin.host is None or origin.host.is_evicted:
-            origin.host = self.pool.host(origin.key)
-        prepared.host = origin.host
+        return prepared
+
+    cdef Prepared _new_prepared(self, str method, object url, object key, Host host, bytes data):
+        cdef Prepared prepared = new_instance(self.prepared_class)
+        prepared.method = method
+        prepared.url = url
+        prepared.key = key
+        prepared.host = host
+        prepared.data = data
+        prepared.skip_body = method == "HEAD"
         return prepared
 
     cdef object _cookies(self, object session, Address address, object url):

@@ -9,11 +9,11 @@ read that are not complete, or that aiohttp's own code made: that is Python's (`
 import json
 
 cimport cython
-from cpython.object cimport PyTypeObject
 
 from wirespeed._core.coroutine import NOTHING
 
 from wirespeed._core.guard cimport Watch
+from wirespeed._core.instances cimport allocate
 
 cdef object _loads = json.loads
 cdef object _scan = json.JSONDecoder().scan_once
@@ -25,12 +25,6 @@ cdef object _usual_class = None
 cdef dict _codecs = {}
 cdef enum:
     CODECS_MAX = 256
-
-cdef extern from *:
-    """
-    static inline PyObject *wirespeed_new(PyTypeObject *type) { return type->tp_alloc(type, 0); }
-    """
-    object wirespeed_new(PyTypeObject* type)
 
 
 def watch(cls, Watch unchanged not None):
@@ -50,7 +44,7 @@ def watch(cls, Watch unchanged not None):
 cdef object new_response(object cls, Exchange exchange, object prepared, object resolve_charset,
                          bint is_plain):
     # Not by a call: neither through __init__, nor through the __new__ that install() puts there.
-    resp = wirespeed_new(<PyTypeObject*> cls)
+    resp = allocate(cls)
     exchange.prepared = prepared
     exchange.resolve_charset = resolve_charset
     exchange.is_plain = is_plain

@@ -1,7 +1,7 @@
 """The retry budget: what keeps an outage from multiplying the load.
 
-Every request that is made earns a share of a retry, and whatever sends a request again pays for it: the retry policy,
-hedging, and the silent second try on a connection that was dead. As in Finagle's RetryBudget
+Every request that is made earns a share of a retry, and whatever sends a request again pays for it: the retry
+policy, hedging, and the silent second try on a connection that was dead. As in Finagle's RetryBudget
 (https://twitter.github.io/finagle/guide/Clients.html#retries): a share of the requests of the last seconds,
 plus a floor, so that a client with few requests may retry, too.
 """
@@ -46,7 +46,8 @@ class _Account:
     """Of one key. Earnings are counted in requests, of this half of the ttl and of the one before."""
 
     __slots__ = (
-        "denied", "fresh", "full_at", "half", "older", "requests", "reserve", "reserve_at", "spent", "turn_at",
+        "denied", "fresh", "full_at", "half", "older",
+        "requests", "reserve", "reserve_at", "spent", "turn_at",
     )  # fmt: skip
 
     def __init__(self, now: float, half: float, reserve: float) -> None:

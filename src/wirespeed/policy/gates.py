@@ -72,8 +72,9 @@ class Permit:
 
 
 class Policy(abc.ABC):
-    """What keeps faith with the servers in one respect. As a middleware of a session it works alone; `Policies`
-    composes several.
+    """What keeps faith with the servers in one respect.
+
+    As a middleware of a session it works alone; `Policies` composes several.
 
     Attributes:
         name: of the policy, in the metrics.
@@ -94,6 +95,10 @@ class Policy(abc.ABC):
             self._alone = Policy.compose(**{self.name: self})
         answer: Awaitable[ClientResponse] = self._alone(request, handler)
         return answer
+
+    def may_send_again(self, request: ClientRequest) -> bool:
+        """What wirespeed's sessions ask before they send a request a second time by themselves."""
+        return self._alone is None or bool(self._alone.may_send_again(request))
 
     @abc.abstractmethod
     def stats(self) -> Any:
@@ -128,7 +133,7 @@ class Gate(Policy):
             ValueError: the weight is not positive, or more than there can ever be.
         """
 
-    def look(self, key: Hashable, now: float | None = None) -> None:  # noqa: B027 - most gates have nothing to say
+    def look(self, key: Hashable, now: float | None = None) -> None:
         """Refuse an attempt that has no chance, before it waits for anything; changes nothing.
 
         Raises:

@@ -1,7 +1,7 @@
 """Retries: whether a request that failed is to be sent again, and when.
 
-Decisions only: the waiting, the body and the budget are the driver's. Parameters are named as urllib3's Retry has
-them; the delays are "full jitter" (Brooker, Exponential Backoff And Jitter, AWS Architecture Blog, 2015).
+Decisions only: the waiting, the body and the budget are the driver's. Parameters are named as urllib3's Retry
+has them; the delays are "full jitter" (Brooker, Exponential Backoff And Jitter, AWS Architecture Blog, 2015).
 """
 
 import enum
@@ -113,7 +113,7 @@ class RetryState:
         Args:
             method: of the request.
             seen: the attempt.
-            deadline: when the request's whole time ends, on the clock of `seen.at`; None where that is not known.
+            deadline: when the request's whole time ends, on the clock of `seen.at`; None where unknown.
 
         Returns:
             Seconds to wait before it is sent again; None for not again, and `refusal` says why.
@@ -135,7 +135,11 @@ class RetryState:
                 return Refusal.FINAL
         elif outcome in _FINAL:
             return Refusal.FINAL
-        if not outcome.is_unsent and retry.allowed_methods is not None and method not in retry.allowed_methods:
+        if (
+            not outcome.is_unsent
+            and retry.allowed_methods is not None
+            and method not in retry.allowed_methods
+        ):
             return Refusal.METHOD
         return None if self._count(seen) else Refusal.EXHAUSTED
 
@@ -159,29 +163,33 @@ class RetryState:
         return True
 
 
+_LOST = frozenset({Outcome.LOST_BEFORE_SENT, Outcome.LOST_AFTER_SENT})
 _FINAL = frozenset({Outcome.SUCCESS, Outcome.CLIENT_FAULT, Outcome.CANCELLED, Outcome.LOCAL})
 
 
 class Retry(Policy):
     """When to send a request again.
 
-    A request whose connection could not be made, or was lost before anything was sent, may be sent again whatever its
-    method; one that the server may have acted on only with one of `allowed_methods`. The delay before the n-th retry is
-    random between 0 and `backoff_factor * 2 ** (n - 1)` seconds, plus what the server asked for.
+    A request whose connection could not be made, or was lost before anything was sent, may be sent again
+    whatever its method; one that the server may have acted on only with one of `allowed_methods`. The delay
+    before the n-th retry is random between 0 and `backoff_factor * 2 ** (n - 1)` seconds, plus what the
+    server asked for. The first retry after a lost connection is made at once.
 
     Args:
         total: retries of one request, of all kinds; None for as many as the other limits allow.
-        connect: retries because no connection was made or kept until something was sent; None for no limit of their own.
-        read: retries because the connection was lost, or no answer came in time, after something was sent.
-        status: retries because of the answer's status.
+        connect: retries because no connection was made, or kept until something was sent; None for no
+            limit of their own.
+        read: retries because the connection was lost, or no answer came in time, after something was sent;
+            likewise.
+        status: retries because of the answer's status; likewise.
         allowed_methods: which may be sent again when the server may have acted on them; None for all.
         status_forcelist: statuses that are retried; None for what the classifier takes for throttled or
             overloaded (429, 503), and 502 and 504.
         backoff_factor: seconds, see above.
         backoff_jitter: seconds; random up to so many are added to each delay.
         backoff_max: seconds; the bound of all that, without what the server asked for.
-        respect_retry_after_header: wait for as long as `Retry-After` says, in seconds or until a date, after a 413,
-            429 or 503; these are retried then, whatever `status_forcelist` says.
+        respect_retry_after_header: wait for as long as `Retry-After` says, in seconds or until a date, after
+            a 413, 429 or 503; these are retried then, whatever `status_forcelist` says.
         retry_after_max: seconds; a server that asks for more is asked again after this.
         random: a number from 0 to 1, excluded, for the jitter.
         wall: seconds since the epoch, for dates.
@@ -196,10 +204,19 @@ class Retry(Policy):
     metrics = (
         Metric("retries", "retries", "counter", "Requests that were sent again."),
         Metric("method", "refused_method", "counter", "Failed requests whose method is not sent again."),
-        Metric("exhausted", "refused_exhausted", "counter", "Failed requests that were sent as often as allowed."),
-        Metric("deadline", "refused_deadline", "counter", "Failed requests with no time left for another attempt."),
+        Metric(
+            "exhausted", "refused_exhausted", "counter", "Failed requests that were sent as often as allowed."
+        ),
+        Metric(
+            "deadline",
+            "refused_deadline",
+            "counter",
+            "Failed requests with no time left for another attempt.",
+        ),
         Metric("body", "refused_body", "counter", "Failed requests whose body cannot be sent again."),
-        Metric("budget", "refused_budget", "counter", "Failed requests that the retry budget refused to repeat."),
+        Metric(
+            "budget", "refused_budget", "counter", "Failed requests that the retry budget refused to repeat."
+        ),
     )
 
     def __init__(
@@ -265,13 +282,16 @@ class Retry(Policy):
             number: which of the request it is, from 1.
             seen: the attempt before.
         """
+        if number == 1 and seen.outcome in _LOST:
+            # Mostly a connection that was idle and had ended; that says nothing about the server.
+            return 0.0
         # 2 ** 1024 is no float any more.
         backoff = self._random() * min(self.backoff_max, self.backoff_factor * 2.0 ** min(number - 1, 1000))
         delay = min(self.backoff_max, backoff + self._random() * self.backoff_jitter)
         if self.respect_retry_after_header and seen.status in RETRY_AFTER_STATUSES:
             asked = retry_after(seen.headers, self._wall())
             if asked is not None:
-                delay += min(max(asked, 0.0), self.retry_after_max)
+                delay += min(asked, self.retry_after_max)
         return delay
 
     def note(self, key: Hashable, refusal: Refusal | None, now: float | None = None) -> None:
@@ -290,7 +310,9 @@ class Retry(Policy):
 
     def stats(self) -> RetryStats:
         """The retries of each origin."""
-        return RetryStats(MappingProxyType({key: self._figures(tally) for key, tally in self._tallies.items()}))
+        return RetryStats(
+            MappingProxyType({key: self._figures(tally) for key, tally in self._tallies.items()})
+        )
 
     @staticmethod
     def _figures(tally: _Tally) -> RetryFigures:

@@ -1,130 +1,142 @@
 """Other clients, each sending a workload the way its own documentation does."""
 
+import abc
 import importlib
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from . import workloads
 from .clients import Call, Client, Target
-from .workloads import Kind
+from .workloads import Kind, Workload
 
 _COOKIE_HEADER = "; ".join(f"{name}={value}" for name, value in workloads.COOKIES.items())
 """For clients whose jar cannot be filled beforehand: a header costs them less than a jar would."""
 
 
-class HttpxClient(Client):
+class _Peer(Client):
+    """A client of a module, which is imported when it is wanted."""
+
+    MODULE: ClassVar[str]
+
+    def __init__(self, target: Target) -> None:
+        super().__init__(target)
+        self._module: Any = importlib.import_module(self.MODULE)
+        self._client: Any = None
+
+    async def open(self) -> Call:
+        self._client = self._new_client()
+        return self._calls()[self.target.workload.kind]
+
+    @abc.abstractmethod
+    def _new_client(self) -> Any:
+        """Make what keeps the connections."""
+
+    @abc.abstractmethod
+    def _calls(self) -> dict[Kind, Call]:
+        """Define how each kind of request is sent."""
+
+    async def close(self) -> None:
+        await self._client.close()
+
+
+def _cookies(workload: Workload) -> dict[str, str] | None:
+    return workloads.COOKIES if workload.kind is Kind.RICH else None
+
+
+def _calls_of_requests(client: Any, url: str, timeout: Any, **options: Any) -> dict[Kind, Call]:
+    """Define the calls of a client with requests' API, but for its being awaited.
+
+    Args:
+        client: the client.
+        url: where the requests go.
+        timeout: of a rich request, as the client takes it.
+        options: of each request.
+    """
+
+    async def read() -> int:
+        return len((await client.get(url, **options)).content)
+
+    async def decode() -> int:
+        return int((await client.get(url, **options)).json()["id"])
+
+    async def post() -> int:
+        return len((await client.post(url, json=workloads.POST_PAYLOAD, **options)).content)
+
+    async def rich() -> int:
+        resp = await client.get(
+            url, params=workloads.PARAMS, headers=workloads.HEADERS, timeout=timeout, **options
+        )
+        resp.raise_for_status()
+        return int(resp.json()["id"])
+
+    return {Kind.READ: read, Kind.DECODE: decode, Kind.POST: post, Kind.RICH: rich}
+
+
+class HttpxClient(_Peer):
     """httpx over HTTP/1.1, with `AsyncClient`'s defaults but for the pool's size and the timeout.
 
     A thousand requests in flight pass its default timeout of 5 seconds.
     """
 
-    def __init__(self, target: Target) -> None:
-        super().__init__(target)
-        self._httpx: Any = importlib.import_module("httpx")
-        self._client: Any = None
+    MODULE = "httpx"
 
-    async def open(self) -> Call:
-        workload = self.target.workload
-        size = max(100, workload.concurrency)
-        context = self.target.ssl_context()
-        self._client = self._httpx.AsyncClient(
-            limits=self._httpx.Limits(
+    def _new_client(self) -> Any:
+        workload, context = self.target.workload, self.target.ssl_context()
+        size = workload.pool_size
+        return self._module.AsyncClient(
+            limits=self._module.Limits(
                 max_connections=size, max_keepalive_connections=0 if workload.is_fresh else size
             ),
             timeout=workloads.TIMEOUT,
             verify=True if context is None else context,
-            cookies=workloads.COOKIES if workload.kind is Kind.RICH else None,
+            cookies=_cookies(workload),
         )
-        return self._calls()[workload.kind]
 
     def _calls(self) -> dict[Kind, Call]:
-        client, url = self._client, self.target.request_url
-        timeout = self._httpx.Timeout(workloads.READ_TIMEOUT, connect=workloads.CONNECT_TIMEOUT)
-
-        async def read() -> int:
-            return len((await client.get(url)).content)
-
-        async def decode() -> int:
-            return int((await client.get(url)).json()["id"])
-
-        async def post() -> int:
-            return len((await client.post(url, json=workloads.POST_PAYLOAD)).content)
-
-        async def rich() -> int:
-            resp = await client.get(url, params=workloads.PARAMS, headers=workloads.HEADERS, timeout=timeout)
-            resp.raise_for_status()
-            return int(resp.json()["id"])
-
-        return {Kind.READ: read, Kind.DECODE: decode, Kind.POST: post, Kind.RICH: rich}
+        timeout = self._module.Timeout(workloads.READ_TIMEOUT, connect=workloads.CONNECT_TIMEOUT)
+        return _calls_of_requests(self._client, self.target.request_url, timeout)
 
     async def close(self) -> None:
         await self._client.aclose()
 
 
-class NiquestsClient(Client):
+class NiquestsClient(_Peer):
     """niquests (requests' API over urllib3.future), told that the server speaks HTTP/1.1."""
 
-    def __init__(self, target: Target) -> None:
-        super().__init__(target)
-        self._niquests: Any = importlib.import_module("niquests")
-        self._session: Any = None
+    MODULE = "niquests"
 
-    async def open(self) -> Call:
+    def _new_client(self) -> Any:
         workload = self.target.workload
-        self._session = self._niquests.AsyncSession(
+        session = self._module.AsyncSession(
             pool_connections=1,
-            pool_maxsize=max(100, workload.concurrency),
+            pool_maxsize=workload.pool_size,
             disable_http2=True,
             disable_http3=True,
-            cookies=workloads.COOKIES if workload.kind is Kind.RICH else None,
+            cookies=_cookies(workload),
         )
         if workload.is_fresh:
-            self._session.headers["Connection"] = "close"
-        return self._calls()[workload.kind]
+            session.headers["Connection"] = "close"
+        return session
 
     def _calls(self) -> dict[Kind, Call]:
-        session, url = self._session, self.target.request_url
         timeout = (workloads.CONNECT_TIMEOUT, workloads.READ_TIMEOUT, workloads.TIMEOUT)
-        cafile = self.target.cafile  # with each request: $REQUESTS_CA_BUNDLE goes before the session's
-
-        async def read() -> int:
-            return len((await session.get(url, verify=cafile)).content)
-
-        async def decode() -> int:
-            return int((await session.get(url)).json()["id"])
-
-        async def post() -> int:
-            return len((await session.post(url, json=workloads.POST_PAYLOAD)).content)
-
-        async def rich() -> int:
-            resp = await session.get(url, params=workloads.PARAMS, headers=workloads.HEADERS, timeout=timeout)
-            resp.raise_for_status()
-            return int(resp.json()["id"])
-
-        return {Kind.READ: read, Kind.DECODE: decode, Kind.POST: post, Kind.RICH: rich}
-
-    async def close(self) -> None:
-        await self._session.close()
+        # With each request: $REQUESTS_CA_BUNDLE goes before the session's.
+        return _calls_of_requests(self._client, self.target.request_url, timeout, verify=self.target.cafile)
 
 
-class AiosonicClient(Client):
+class AiosonicClient(_Peer):
     """aiosonic, with a pool as large as the concurrency; it waits for a free connection."""
 
-    def __init__(self, target: Target) -> None:
-        super().__init__(target)
-        self._aiosonic: Any = importlib.import_module("aiosonic")
-        self._connector: Any = None
-        self._client: Any = None
+    MODULE = "aiosonic"
 
-    async def open(self) -> Call:
+    def _new_client(self) -> Any:
         workload = self.target.workload
-        pool = {"size": max(100, workload.concurrency)}
+        pool = {"size": workload.pool_size}
         if workload.is_fresh:
             pool["max_conn_requests"] = 0  # it takes a connection again that has served no more than this
-        self._connector = importlib.import_module("aiosonic.connectors").TCPConnector({":default": pool})
-        self._client = self._aiosonic.HTTPClient(connector=self._connector)
-        return self._calls()[workload.kind]
+        connector = importlib.import_module("aiosonic.connectors").TCPConnector({":default": pool})
+        return self._module.HTTPClient(connector=connector)
 
     def _calls(self) -> dict[Kind, Call]:
         client, url = self._client, self.target.request_url
@@ -153,64 +165,36 @@ class AiosonicClient(Client):
         return {Kind.READ: read, Kind.DECODE: decode, Kind.POST: post, Kind.RICH: rich}
 
     async def close(self) -> None:
-        await self._connector.cleanup()
+        await self._client.connector.cleanup()
 
 
-class CurlCffiClient(Client):
+class CurlCffiClient(_Peer):
     """curl_cffi (libcurl on the loop's readers and writers), with as many handles as requests in flight."""
 
-    def __init__(self, target: Target) -> None:
-        super().__init__(target)
-        self._curl: Any = importlib.import_module("curl_cffi")
-        self._session: Any = None
+    MODULE = "curl_cffi"
 
-    async def open(self) -> Call:
+    def _new_client(self) -> Any:
         workload = self.target.workload
-        self._session = self._curl.AsyncSession(
-            max_clients=max(100, workload.concurrency),
+        return self._module.AsyncSession(
+            max_clients=workload.pool_size,
             verify=self.target.cafile or True,
-            cookies=workloads.COOKIES if workload.kind is Kind.RICH else None,
-            raise_for_status=workload.kind is Kind.RICH,
-            curl_options={self._curl.CurlOpt.FORBID_REUSE: 1} if workload.is_fresh else None,
+            cookies=_cookies(workload),
+            curl_options={self._module.CurlOpt.FORBID_REUSE: 1} if workload.is_fresh else None,
         )
-        return self._calls()[workload.kind]
 
     def _calls(self) -> dict[Kind, Call]:
-        session, url = self._session, self.target.request_url
         timeout = (workloads.CONNECT_TIMEOUT, workloads.READ_TIMEOUT)
-
-        async def read() -> int:
-            return len((await session.get(url)).content)
-
-        async def decode() -> int:
-            return int((await session.get(url)).json()["id"])
-
-        async def post() -> int:
-            return len((await session.post(url, json=workloads.POST_PAYLOAD)).content)
-
-        async def rich() -> int:
-            resp = await session.get(url, params=workloads.PARAMS, headers=workloads.HEADERS, timeout=timeout)
-            return int(resp.json()["id"])
-
-        return {Kind.READ: read, Kind.DECODE: decode, Kind.POST: post, Kind.RICH: rich}
-
-    async def close(self) -> None:
-        await self._session.close()
+        return _calls_of_requests(self._client, self.target.request_url, timeout)
 
 
-class WreqClient(Client):
+class WreqClient(_Peer):
     """wreq, rnet until its version 3 (Rust, on its own threads; their CPU time counts as the process's)."""
 
-    def __init__(self, target: Target) -> None:
-        super().__init__(target)
-        self._wreq: Any = importlib.import_module("wreq")
-        self._client: Any = None
+    MODULE = "wreq"
 
-    async def open(self) -> Call:
-        workload, wreq = self.target.workload, self._wreq
-        settings: dict[str, Any] = {
-            "pool_max_idle_per_host": 0 if workload.is_fresh else max(100, workload.concurrency)
-        }
+    def _new_client(self) -> Any:
+        workload, wreq = self.target.workload, self._module
+        settings: dict[str, Any] = {"pool_max_idle_per_host": 0 if workload.is_fresh else workload.pool_size}
         if self.target.cafile is not None:
             settings["tls_verify"] = Path(self.target.cafile)
         if workload.kind is Kind.RICH:
@@ -222,8 +206,7 @@ class WreqClient(Client):
                 "raise_for_status": True,
                 "connect_timeout": timedelta(seconds=workloads.CONNECT_TIMEOUT),
             }
-        self._client = wreq.Client(**settings)
-        return self._calls()[workload.kind]
+        return wreq.Client(**settings)
 
     def _calls(self) -> dict[Kind, Call]:
         client, url = self._client, self.target.request_url
@@ -257,27 +240,22 @@ class WreqClient(Client):
         self._client.close()
 
 
-class PyreqwestClient(Client):
+class PyreqwestClient(_Peer):
     """pyreqwest (Rust's reqwest on its own threads; their CPU time counts as the process's)."""
 
-    def __init__(self, target: Target) -> None:
-        super().__init__(target)
-        self._module: Any = importlib.import_module("pyreqwest.client")
-        self._authority = None if target.cafile is None else Path(target.cafile).read_bytes()
-        self._client: Any = None
+    MODULE = "pyreqwest.client"
 
-    async def open(self) -> Call:
+    def _new_client(self) -> Any:
         workload = self.target.workload
-        builder = self._module.ClientBuilder().max_connections(max(100, workload.concurrency))
+        builder = self._module.ClientBuilder().max_connections(workload.pool_size)
         builder = builder.pool_max_idle_per_host(0 if workload.is_fresh else workload.concurrency)
-        if self._authority is not None:
-            builder = builder.add_root_certificate_pem(self._authority)
+        if self.target.cafile is not None:
+            builder = builder.add_root_certificate_pem(Path(self.target.cafile).read_bytes())
         if workload.kind is Kind.RICH:
             builder = builder.error_for_status().default_headers({"Cookie": _COOKIE_HEADER})
             builder = builder.connect_timeout(timedelta(seconds=workloads.CONNECT_TIMEOUT))
             builder = builder.read_timeout(timedelta(seconds=workloads.READ_TIMEOUT))
-        self._client = builder.build()
-        return self._calls()[workload.kind]
+        return builder.build()
 
     def _calls(self) -> dict[Kind, Call]:
         client, url = self._client, self.target.request_url
@@ -301,6 +279,3 @@ class PyreqwestClient(Client):
             return int((await resp.json())["id"])
 
         return {Kind.READ: read, Kind.DECODE: decode, Kind.POST: post, Kind.RICH: rich}
-
-    async def close(self) -> None:
-        await self._client.close()

@@ -1,0 +1,170 @@
+"""Slots of a key and the one queue for them: what the bulkhead and the adaptive limit have in common.
+
+A permit holds its slots from when it is granted until its release; who finds no room waits in the order of
+arrival, and a heavy waiter is not overtaken by light ones. Knows nothing of how a limit is found. Called by
+`bulkhead` and `adaptive`, in one thread; figures may be read from any.
+"""
+
+from collections import OrderedDict
+
+from .gates import QUEUED, Metric, Permit, Wake
+
+SLACK = 1e-9
+"""How far, of the limit, sums of weights such as 0.1 may miss it by rounding."""
+
+METRICS = (
+    Metric("limit", "limit", "gauge", "How much weight may be in flight."),
+    Metric("in_use", "in_use", "gauge", "Weight in flight."),
+    Metric("waiting", "waiting", "gauge", "Attempts that wait for room."),
+    Metric("passed", "passed", "counter", "Attempts that were let through, at once or from the queue."),
+    Metric("queued", "queued", "counter", "Attempts that had to wait for room."),
+    Metric("refused", "refused", "counter", "Attempts refused because too many were waiting."),
+    Metric("given_up", "given_up", "counter", "Attempts that left the queue before there was room."),
+)
+
+
+def check_max_waiting(max_waiting: int | None) -> None:
+    """Check an argument that the gates with a queue share.
+
+    Raises:
+        ValueError: it is negative.
+    """
+    if max_waiting is not None and max_waiting < 0:
+        raise ValueError(f"max_waiting must not be negative, got {max_waiting}")
+
+
+class Slots:
+    """How much may be in flight for one key, how much is, and who waits.
+
+    Attributes:
+        limit: how much weight may be in flight. May fall below what is: nothing is interrupted, and nothing
+            is granted until enough was released.
+        in_use: weight that is in flight.
+        holders: permits that hold.
+    """
+
+    __slots__ = (
+        "_ceiling",
+        "_granting",
+        "given_up",
+        "holders",
+        "in_use",
+        "limit",
+        "passed",
+        "queue",
+        "queued",
+        "refused",
+    )
+
+    def __init__(self, limit: float) -> None:
+        self.limit = limit
+        self._ceiling = limit * (1 + SLACK)
+        self.in_use = 0.0
+        self.holders = 0
+        # Whoever leaves from the middle leaves nothing behind that the next grant would have to step over.
+        self.queue: OrderedDict[SlotPermit, None] = OrderedDict()
+        self._granting = False
+        self.passed = self.queued = self.refused = self.given_up = 0
+
+    @property
+    def waiting(self) -> int:
+        """How many permits wait."""
+        return len(self.queue)
+
+    def take(self, permit: "SlotPermit", now: float, max_waiting: int | None) -> bool:
+        """Let a new permit hold, or queue it; False where neither is allowed."""
+        in_use = self.in_use + permit.weight
+        if not self.queue and (in_use <= self._ceiling or not self.holders):
+            self.in_use = in_use
+            self.holders += 1
+            self.passed += 1
+            permit.ready_at = now
+            return True
+        if max_waiting is not None and len(self.queue) >= max_waiting:
+            self.refused += 1
+            return False
+        self.queued += 1
+        permit.ready_at = QUEUED
+        self.queue[permit] = None
+        return True
+
+    def leave(self, permit: "SlotPermit", now: float) -> None:
+        """Take a permit out of the queue that gave up."""
+        del self.queue[permit]
+        self.given_up += 1
+        self.grant(now)  # it may have been a heavy one that stood before light ones
+
+    def move(self, limit: float, now: float) -> None:
+        """Set the limit; whoever has room by it holds at once."""
+        self.limit = limit
+        self._ceiling = limit * (1 + SLACK)
+        if self.queue:
+            self.grant(now)
+
+    def grant(self, now: float) -> None:
+        """Let the first ones of the queue hold, as many as there is room for, and wake them.
+
+        A waker may come back here by acquiring or releasing. It then finds the books balanced, and leaves
+        further grants to the loop that woke it: so neither order nor depth of the stack depend on wakers.
+
+        Raises:
+            Exception: what a waker has raised, which it must not, after all others were woken.
+        """
+        if self._granting:
+            return
+        self._granting = True
+        failed: Exception | None = None
+        try:
+            while self.queue:
+                permit = next(iter(self.queue))
+                in_use = self.in_use + permit.weight
+                if in_use > self._ceiling and self.holders:
+                    break
+                del self.queue[permit]
+                self.in_use = in_use
+                self.holders += 1
+                self.passed += 1
+                permit.ready_at = now
+                try:
+                    if permit.wake is not None:
+                        permit.wake(permit)
+                except Exception as exc:
+                    failed = failed or exc
+        finally:
+            self._granting = False
+        if failed is not None:
+            raise failed
+
+    def is_idle(self, now: float) -> bool:
+        """Whether nobody holds and nobody waits."""
+        return not self.holders and not self.queue
+
+
+class SlotPermit(Permit):
+    """A permit that occupies `weight` of its key's slots from when it holds until it is released."""
+
+    __slots__ = ("_slots", "wake", "weight")
+
+    def __init__(self, slots: Slots, weight: float, wake: Wake | None) -> None:
+        self._slots: Slots | None = slots
+        self.weight = weight
+        self.wake = wake
+
+    def release(self, now: float) -> None:
+        """Give the slots back, or leave the queue; whoever is next is woken before this returns.
+
+        A permit that was granted while its holder was giving up is released like any other: its slots
+        go to the next one.
+        """
+        slots = self._slots
+        if slots is None:
+            return
+        self._slots = None
+        if self.ready_at == QUEUED:
+            slots.leave(self, now)
+            return
+        slots.holders -= 1
+        # Nothing held is nothing in use, whatever rounding has left.
+        slots.in_use = slots.in_use - self.weight if slots.holders else 0.0
+        if slots.queue:
+            slots.grant(now)
