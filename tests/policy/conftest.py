@@ -7,6 +7,8 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
+from .sockets import SESSIONS, Sessions
+
 LONG = os.environ.get("WIRESPEED_LONG", "") not in ("", "0")
 
 settings.register_profile(
@@ -37,3 +39,10 @@ class FakeClock:
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()
+
+
+@pytest.fixture(params=sorted(SESSIONS))
+def kind(request: pytest.FixtureRequest) -> Sessions:
+    """Each kind of session that policies work on."""
+    found: Sessions = SESSIONS[request.param]
+    return found
