@@ -17,16 +17,19 @@ import asyncio
 import contextvars
 import copy
 import time
+import weakref
 from collections.abc import Awaitable, Callable, Hashable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from aiohttp import (
+    ClientConnectorError,
     ClientHandlerType,
     ClientOSError,
     ClientRequest,
     ClientResponse,
+    ConnectionTimeoutError,
     ServerDisconnectedError,
     hdrs,
 )
@@ -46,6 +49,8 @@ Sleep = Callable[[float], Awaitable[object]]
 
 _LOST = (ClientOSError, ServerDisconnectedError)
 """After which aiohttp sends an idempotent request again, middlewares and all, once and by itself."""
+_UNMADE = (ClientConnectorError, ConnectionTimeoutError)
+"""After these it does not, although some are such."""
 _RESOLUTION = 0.001
 """Seconds; uvloop's timers know milliseconds, and would be asked again and again for less."""
 
@@ -69,11 +74,19 @@ class PoliciesStats:
 
 
 class _Ended(NamedTuple):
-    """A request that has ended with a lost connection. By its timer, aiohttp's second try is known."""
+    """A request that has ended with a lost connection, and may come a second time.
+
+    Attributes:
+        timer: of the caller's request; that try has it, too.
+        request: a reference to it; a middleware sends the same again, a session one made anew.
+        passed: the policies that are not to take that try for a request of the caller's.
+        error: to be raised by the one of them that refuses; None where they were asked already.
+    """
 
     timer: Any
-    policies: "Policies"
-    error: BaseException
+    request: "weakref.ref[ClientRequest]"
+    passed: tuple["Policies", ...]
+    error: BaseException | None
 
 
 _ended: contextvars.ContextVar[_Ended | None] = contextvars.ContextVar("wirespeed.policy", default=None)
@@ -114,6 +127,11 @@ class _Attempt(Passage):
 def _has_passed(timer: Any) -> bool:
     """Whether the total time of a request is over, by its timer: the core's, or aiohttp's."""
     return bool(getattr(timer, "has_passed", False) or getattr(timer, "_cancelled", False))
+
+
+def _is_asked(request: ClientRequest) -> bool:
+    """Whether the session asks `may_send_again` itself: the timers of such requests say whether they passed."""
+    return hasattr(request._timer, "has_passed")
 
 
 def _is_copiable(request: Any) -> bool:
@@ -205,10 +223,9 @@ class Policies:
             PolicyError: a policy refuses it.
             What sending raises; it has `retry_history`, as the response has.
         """
-        if _ended.get() is not None:
-            self._refuse_second_try(request)
+        is_second_try = _ended.get() is not None and self._take_second_try(request)
         key = self._key(request)
-        if self.budget is not None:
+        if self.budget is not None and not is_second_try:
             self.budget.deposit(key, self._clock())
         try:
             if self.retry is not None:
@@ -218,9 +235,11 @@ class Policies:
                 return await self._send(attempt, handler)
             finally:
                 attempt.seen = None
+        except _UNMADE:
+            raise
         except _LOST as exc:
-            # aiohttp calls us again for the same request, unless it is told apart.
-            _ended.set(_Ended(request._timer, self, copy.copy(exc)))
+            if not _is_asked(request):
+                self._expect_second_try(request, exc)
             raise
 
     async def _send_again(
@@ -424,19 +443,38 @@ class Policies:
 
         It may not where there is a retry policy, which has decided already; else the budget pays for it.
         """
-        _ended.set(None)
         if self.retry is not None:
             return False
-        return self.budget is None or self.budget.withdraw(self._key(request), self._clock())
+        if self.budget is not None and not self.budget.withdraw(self._key(request), self._clock()):
+            return False
+        if _is_asked(request):
+            self._expect_second_try(request, None)
+        return True
 
-    def _refuse_second_try(self, request: ClientRequest) -> None:
-        """Raise anew what a request has ended with, where aiohttp tries a second time and must not."""
+    def _expect_second_try(self, request: ClientRequest, error: BaseException | None) -> None:
+        """Remember a request by which aiohttp calls us again, or has leave to."""
         ended = _ended.get()
-        _ended.set(None)
-        if ended is None or ended.policies is not self or ended.timer is not request._timer:
-            return
-        if not self.may_send_again(request):
-            raise ended.error
+        passed = ended.passed if ended is not None and ended.timer is request._timer else ()
+        # A copy has no traceback, which would keep all frames of the request for as long as the task runs.
+        error = copy.copy(error)
+        _ended.set(_Ended(request._timer, weakref.ref(request), (*passed, self), error))
+
+    def _take_second_try(self, request: ClientRequest) -> bool:
+        """Whether this is a session's second try; where it must not be, raise anew what the first has raised."""
+        ended = _ended.get()
+        if ended is None or ended.timer is not request._timer or self not in ended.passed:
+            return False
+        others = tuple(policies for policies in ended.passed if policies is not self)
+        _ended.set(ended._replace(passed=others) if others else None)
+        if ended.request() is request:
+            return False
+        if ended.error is not None and not self.may_send_again(request):
+            _ended.set(None)
+            try:
+                raise ended.error
+            finally:
+                del ended  # its error holds this frame
+        return True
 
     # Figures
 
