@@ -3,6 +3,8 @@
 """
 
 import os
+import socket
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -46,3 +48,11 @@ def kind(request: pytest.FixtureRequest) -> Sessions:
     """Each kind of session that policies work on."""
     found: Sessions = SESSIONS[request.param]
     return found
+
+
+@pytest.fixture
+def unused_port() -> Iterator[int]:
+    """A port where nobody listens."""
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        yield nobody.getsockname()[1]

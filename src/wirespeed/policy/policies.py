@@ -130,7 +130,7 @@ def _has_passed(timer: Any) -> bool:
 
 
 def _is_asked(request: ClientRequest) -> bool:
-    """Whether the session asks `may_send_again` itself: the timers of such requests say whether they passed."""
+    """Whether the session asks `may_send_again` itself: its timers say whether they passed."""
     return hasattr(request._timer, "has_passed")
 
 
@@ -139,6 +139,7 @@ def _is_copiable(request: Any) -> bool:
     return (
         (not request.body or isinstance(request.body, BytesPayload))
         and request._upload_tracker is None
+        and request._continue is None
         and hdrs.UPGRADE not in request.headers
     )
 
@@ -316,6 +317,9 @@ class Policies:
         if body:
             # Two uploads must not read one body.
             await request.close()
+        if request._continue is not None:
+            # What the last upload waited for was answered, or cancelled with it.
+            request.update_expect_continue()
         return delay
 
     def _deadline(self, request: ClientRequest, now: float) -> float | None:
@@ -460,7 +464,7 @@ class Policies:
         _ended.set(_Ended(request._timer, weakref.ref(request), (*passed, self), error))
 
     def _take_second_try(self, request: ClientRequest) -> bool:
-        """Whether this is a session's second try; where it must not be, raise anew what the first has raised."""
+        """Whether this is a session's second try; where it must not be, raise what the first has raised."""
         ended = _ended.get()
         if ended is None or ended.timer is not request._timer or self not in ended.passed:
             return False
