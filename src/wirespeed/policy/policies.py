@@ -14,24 +14,22 @@ Nothing is held while a retry waits. It must not decide anything that a policy c
 """
 
 import asyncio
-import contextvars
 import copy
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 from aiohttp import (
     ClientHandlerType,
-    ClientOSError,
     ClientRequest,
     ClientResponse,
-    ServerDisconnectedError,
     hdrs,
 )
 from aiohttp.payload import BytesPayload
 
+from . import second_try
 from .budget import BudgetStats, RetryBudget
 from .classify import Classifier
 from .gates import QUEUED, Clock, Gate, KeyOf, Permit, Policy
@@ -44,8 +42,6 @@ from .retry import Refusal, Retry, RetryRecord, RetryStats
 
 Sleep = Callable[[float], Awaitable[object]]
 
-_LOST = (ClientOSError, ServerDisconnectedError)
-"""After which aiohttp sends an idempotent request again, middlewares and all, once and by itself."""
 _RESOLUTION = 0.001
 """Seconds; uvloop's timers know milliseconds, and would be asked again and again for less."""
 
@@ -66,17 +62,6 @@ class PoliciesStats:
     adaptive: Any = None
     rate: Any = None
     breaker: Any = None
-
-
-class _Ended(NamedTuple):
-    """A request that has ended with a lost connection. By its timer, aiohttp's second try is known."""
-
-    timer: Any
-    policies: "Policies"
-    error: BaseException
-
-
-_ended: contextvars.ContextVar[_Ended | None] = contextvars.ContextVar("wirespeed.policy", default=None)
 
 
 class _Tally:
@@ -121,6 +106,7 @@ def _is_copiable(request: Any) -> bool:
     return (
         (not request.body or isinstance(request.body, BytesPayload))
         and request._upload_tracker is None
+        and request._continue is None
         and hdrs.UPGRADE not in request.headers
     )
 
@@ -207,10 +193,9 @@ class Policies:
             PolicyError: a policy refuses it.
             What sending raises; it has `retry_history`, as the response has.
         """
-        if _ended.get() is not None:
-            self._refuse_second_try(request)
+        is_second_try = second_try.is_second_try(self, request)
         key = self._key(request)
-        if self.budget is not None:
+        if self.budget is not None and not is_second_try:
             self.budget.deposit(key, self._clock())
         retry, state = self.retry, None
         history: tuple[RetryRecord, ...] = ()
@@ -234,8 +219,7 @@ class Policies:
                 history = (*history, _record(request, seen, delay))
             finally:
                 del resp, error, seen  # what was raised holds this frame
-            if delay:
-                await self._sleep(delay)
+            await self._sleep(delay)
 
     def _told(
         self,
@@ -248,9 +232,7 @@ class Policies:
         try:
             if error is not None:
                 error.retry_history = history  # type: ignore[attr-defined]
-                if isinstance(error, _LOST):
-                    # aiohttp calls us again for the same request, unless it is told apart.
-                    _ended.set(_Ended(request._timer, self, copy.copy(error)))
+                second_try.expect(self, request, error)
                 raise error
             assert resp is not None
             if history or not hasattr(resp, "retry_history"):
@@ -289,6 +271,9 @@ class Policies:
         if body:
             # Two uploads must not read one body.
             await request.close()
+        if request._continue is not None:
+            # What the last upload waited for was answered, or cancelled with it.
+            request.update_expect_continue()
         return delay
 
     def _deadline(self, request: ClientRequest, now: float) -> float | None:
@@ -375,19 +360,13 @@ class Policies:
 
         It may not where there is a retry policy, which has decided already; else the budget pays for it.
         """
-        _ended.set(None)
         if self.retry is not None:
             return False
-        return self.budget is None or self.budget.withdraw(self._key(request), self._clock())
-
-    def _refuse_second_try(self, request: ClientRequest) -> None:
-        """Raise anew what a request has ended with, where aiohttp tries a second time and must not."""
-        ended = _ended.get()
-        _ended.set(None)
-        if ended is None or ended.policies is not self or ended.timer is not request._timer:
-            return
-        if not self.may_send_again(request):
-            raise ended.error
+        if self.budget is not None and not self.budget.withdraw(self._key(request), self._clock()):
+            return False
+        if second_try.is_asked(request):
+            second_try.expect(self, request, None)
+        return True
 
     # Figures
 
