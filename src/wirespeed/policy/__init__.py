@@ -4,10 +4,12 @@ Each decides only, and is used in three ways: as a middleware of a session, wire
 (`ClientSession(middlewares=[...])`), in a batch, or by hand. `Policies` composes several in one middleware.
 """
 
+from .breaker import CircuitBreaker
 from .budget import BudgetFigures, BudgetStats, RetryBudget
 from .bulkhead import Bulkhead, BulkheadKeyStats, BulkheadStats
+from .circuit import BreakerStats, Cause, CircuitFigures, CircuitState, Reason
 from .classify import Classifier
-from .errors import BulkheadFull, PolicyError
+from .errors import BulkheadFull, CircuitOpenError, PolicyError
 from .gates import QUEUED, Gate, Metric, Permit, Policy
 from .hedge import Hedge, HedgeFigures, HedgeStats
 from .outcome import Observation, Outcome
@@ -17,12 +19,18 @@ from .retry import Refusal, Retry, RetryFigures, RetryRecord, RetryState, RetryS
 
 __all__ = (
     "QUEUED",
+    "BreakerStats",
     "BudgetFigures",
     "BudgetStats",
     "Bulkhead",
     "BulkheadFull",
     "BulkheadKeyStats",
     "BulkheadStats",
+    "Cause",
+    "CircuitBreaker",
+    "CircuitFigures",
+    "CircuitOpenError",
+    "CircuitState",
     "Classifier",
     "Gate",
     "Hedge",
@@ -37,6 +45,7 @@ __all__ = (
     "PoliciesStats",
     "Policy",
     "PolicyError",
+    "Reason",
     "Refusal",
     "Retry",
     "RetryBudget",
