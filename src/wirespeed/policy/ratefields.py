@@ -10,6 +10,7 @@
 Nothing here raises. Fields that are broken, or longer than a kilobyte, say nothing.
 """
 
+import functools
 import re
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -49,6 +50,12 @@ class Quota(NamedTuple):
     limit: float
     window: float
 
+
+# What nearly all servers of the draft send: one member, the remaining units, then the time.
+_SINGLE = re.compile(
+    r'[ \t]*(?:"([^"\\]{1,64})"|([A-Za-z*][-\w.*:/]{0,63}));[ ]?r=([0-9]{1,15});[ ]?t=([0-9]{1,15})[ \t]*',
+    re.ASCII,
+)
 
 Items = list[tuple[str, dict[str, str]]]
 
@@ -113,11 +120,15 @@ def quota(headers: Mapping[str, str], wall: Clock) -> Quota | None:
 
 
 def _of_structured(text: str, policy: str | None) -> Quota | None:
+    single = _SINGLE.fullmatch(text)
+    if single is not None:
+        quoted, token, left, until = single.groups()
+        limit, window = _window_of(quoted or token, policy)
+        return Quota(float(left), float(until), limit, window)
     items = parse_items(text)
     if items and items[0][1].keys() == {""}:
         return _of_dictionary(items)
     found: Quota | None = None
-    policies = None
     for name, parameters in items:
         remaining = number(parameters.get("r"))
         reset = number(parameters.get("t"))
@@ -125,11 +136,23 @@ def _of_structured(text: str, policy: str | None) -> Quota | None:
             continue
         if found is not None and (remaining, -reset) >= (found.remaining, -found.reset):
             continue
-        if policies is None:
-            policies = dict(parse_items(policy)) if policy is not None else {}
-        told = policies.get(name, {})
-        found = Quota(remaining, reset, number(told.get("q")) or 0.0, number(told.get("w")) or 0.0)
+        found = Quota(remaining, reset, *_window_of(name, policy))
     return found
+
+
+def _window_of(name: str, policy: str | None) -> tuple[float, float]:
+    if policy is None or len(policy) > MAX_LENGTH:
+        return 0.0, 0.0
+    return _policies(policy).get(name, (0.0, 0.0))
+
+
+@functools.lru_cache(maxsize=256)
+def _policies(text: str) -> dict[str, tuple[float, float]]:
+    """Limits and windows by name; cached, as a server sends the same with each response."""
+    return {
+        name: (number(parameters.get("q")) or 0.0, number(parameters.get("w")) or 0.0)
+        for name, parameters in parse_items(text)
+    }
 
 
 def _of_dictionary(items: Items) -> Quota | None:
