@@ -4,9 +4,9 @@ Each attempt reserves its instant once, and waits once until then. Nobody who co
 whatever anybody weighs, so nobody starves. What the instants are is up to an algorithm (`pacing`), and to the
 server where it is to be listened to (`serverlimit`).
 
-An attempt that gives its permit back before its instant (or at it), unobserved, returns its reservation where
-it is the latest one of its key; with it go those just before it that were given up earlier. Given up in
-the middle, a reservation passes unused: those behind it wait already, and wait once.
+An attempt that gives its permit back before its instant, or at it, unobserved, returns its reservation where
+that is the latest one of its key; with it go those just before it that wait, and were given up earlier. Given
+up in the middle, a reservation passes unused: those behind it wait already, and wait once.
 
 A server that stops a key, or says that little is left, holds back those that wait: the instants of their
 permits move, in the same order and by the same algorithm. `ready_at` only ever moves away, so a driver looks

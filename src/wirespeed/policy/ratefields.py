@@ -53,7 +53,7 @@ class Quota(NamedTuple):
 
 # What nearly all servers of the draft send: one member, the remaining units, then the time.
 _SINGLE = re.compile(
-    r'[ \t]*(?:"([^"\\]{1,64})"|([A-Za-z*][-\w.*:/]{0,63}));[ ]?r=([0-9]{1,15});[ ]?t=([0-9]{1,15})[ \t]*',
+    r' ?(?:"([^"\\]{1,64})"|([A-Za-z*][-\w.*:/]{0,63})); ?r=([0-9]{1,15}); ?t=([0-9]{1,15}) ?',
     re.ASCII,
 )
 
