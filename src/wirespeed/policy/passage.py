@@ -91,5 +91,11 @@ class Passage:
     def release(self, now: float) -> None:
         """Give back all that was granted. Safe to call twice."""
         permits, self._permits = self._permits, []
+        failed = None
         for permit in permits:
-            permit.release(now)
+            try:
+                permit.release(now)
+            except Exception as exc:
+                failed = exc
+        if failed is not None:
+            raise failed
