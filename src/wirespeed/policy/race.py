@@ -106,15 +106,16 @@ class Race(abc.ABC):
             assert resp is not None
             return resp, 0
         except BaseException:
+            if resp is not None:
+                resp.close()  # one that would not do, while the others were waited for
             if self._winner is not None:
                 let_go(self._winner)
             raise
         finally:
             self._task = None
             self._timer.cancel()
-            for other in self._running:
-                other.remove_done_callback(self._on_end)
-                let_go(other)
+            while self._running:
+                let_go(self._running.popitem()[0])
             del error  # its traceback holds this frame
 
     def _takes_back(self) -> bool:
@@ -144,7 +145,9 @@ class Race(abc.ABC):
         self._timer = self._loop.call_later(left, self._on_time)
 
     def _on_end(self, task: Attempted) -> None:
-        number = self._running.pop(task)
+        number = self._running.pop(task, None)
+        if number is None:
+            return  # it was let go
         if (
             self._winner is None
             and not task.cancelled()
