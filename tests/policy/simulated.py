@@ -7,22 +7,26 @@ import heapq
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Any
 
-from aiohttp import ClientRequest
+from aiohttp import ClientConnectorError, ClientRequest, ServerDisconnectedError
+from aiohttp.client_reqrep import ConnectionKey
 from multidict import CIMultiDict
 from yarl import URL
 
-from wirespeed.policy import QUEUED, Gate, Metric, Observation, Permit
+from wirespeed.policy import QUEUED, Gate, Metric, Observation, Outcome, Permit, Policies, Retry
 from wirespeed.policy.gates import Wake
 
 from .conftest import FakeClock
 
 ROUNDS = 50
 """Turns of the event loop after which nothing moves any more that does not wait for the time."""
+KEY = "http://a.example"
+CONNECTION_KEY = ConnectionKey("a.example", 80, False, True, None, None, None, None)
+ORDER = ("bulkhead", "adaptive", "rate", "breaker")
 
 
-async def settle() -> None:
+async def settle(rounds: int = ROUNDS) -> None:
     """Let all tasks run until each waits for something."""
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         await asyncio.sleep(0)
 
 
@@ -200,3 +204,42 @@ class ScriptedGate(Gate):
 
     def stats(self) -> str:
         return f"of {self.name}"
+
+
+# Policies of all that
+
+
+def lost() -> ServerDisconnectedError:
+    return ServerDisconnectedError()
+
+
+def refused() -> ClientConnectorError:
+    return ClientConnectorError(CONNECTION_KEY, OSError(111, "refused"))
+
+
+def policies(clock: Time, **parts: Any) -> Policies:
+    return Policies(clock=clock, sleep=clock.sleep, **parts)
+
+
+def retry(total: int = 3, **options: Any) -> Retry:
+    """One whose delays are 1, 2, 4... seconds."""
+    return Retry(total, random=lambda: 1.0, **{"backoff_factor": 1.0} | options)
+
+
+def full(clock: Time, **more: Any) -> tuple[list[tuple[str, str, Any]], Policies]:
+    """All four gates, and what is asked of them."""
+    log: list[tuple[str, str, Any]] = []
+    return log, policies(clock, **{name: ScriptedGate(name, log) for name in ORDER}, **more)
+
+
+def gates(composed: Policies) -> list[Any]:
+    return [part for part in composed.parts if isinstance(part, Gate)]
+
+
+def outcomes(composed: Policies, key: str = KEY) -> dict[Outcome, int]:
+    return dict(composed.stats().attempts[key])
+
+
+async def ends(task: "asyncio.Task[Any]") -> BaseException | None:
+    await asyncio.wait([task])
+    return asyncio.CancelledError() if task.cancelled() else task.exception()

@@ -7,10 +7,11 @@ from collections.abc import Coroutine
 from typing import Any
 
 import pytest
+from support.checks import eventually
 
 from wirespeed.policy.race import Race
 
-from .simulated import Response, settle
+from .simulated import ROUNDS, Response, settle
 
 GOOD, BAD, RAISES, CANCELS, STUBBORN = "good", "bad", "raises", "cancels", "stubborn"
 ENDS = (GOOD, BAD, RAISES, CANCELS)
@@ -22,13 +23,18 @@ class Attempt:
 
     def __init__(self, number: int, end: str) -> None:
         self.number, self.end = number, end
-        self.begun = self.is_over = self.was_cancelled = False
+        self.joined = asyncio.Event()
+        self.is_over = self.was_cancelled = False
         self.response = Response(200 if end in (GOOD, STUBBORN) else 500)
         self.failure = RuntimeError(str(number))
         self.go = asyncio.get_running_loop().create_future()
 
+    @property
+    def begun(self) -> bool:
+        return self.joined.is_set()
+
     async def run(self) -> Any:
-        self.begun = True
+        self.joined.set()
         try:
             await self.go
             if self.end == RAISES:
@@ -70,8 +76,8 @@ class Raced(Race):
         return asyncio.create_task(self.run(self.attempts[0].run()))
 
     async def all_joined(self) -> None:
-        while not all(attempt.begun for attempt in self.attempts):
-            await asyncio.sleep(POLL)
+        for attempt in self.attempts:
+            await attempt.joined.wait()
 
     def check(self, winner: int | None) -> None:
         """Nothing runs, and every response that there is but the winner's was closed, once."""
@@ -121,8 +127,7 @@ async def test_others_join_when_due_and_as_many_as_allowed() -> None:
     race = Raced(GOOD, GOOD, GOOD)
     race.is_due = False
     task = race.start()
-    while race.asked < 3:
-        await asyncio.sleep(POLL)
+    await eventually(lambda: race.asked >= 3)
     assert [attempt.begun for attempt in race.attempts] == [True, False, False]
     race.is_due = True
     await race.all_joined()
@@ -229,8 +234,9 @@ async def test_a_caller_that_cancels_while_another_wins_is_heard(comes_first: st
     await race.all_joined()
     if comes_first == "the winner":
         race.attempts[1].go.set_result(None)
-        while race._winner is None:
-            await asyncio.sleep(0)
+        for _ in range(ROUNDS):
+            if race._winner is None:
+                await asyncio.sleep(0)
         task.cancel()
     else:
         race.attempts[1].go.set_result(None)

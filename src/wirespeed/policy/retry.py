@@ -197,7 +197,7 @@ class Retry(Policy):
         max_keys: origins whose figures are kept apart, see Keyed.
 
     Raises:
-        ValueError: a number is negative or NaN, `allowed_methods` is a string, or retries would have no bound.
+        ValueError: a number is negative or NaN, `allowed_methods` is a string, or retries have no bound.
     """
 
     name = "retry"
