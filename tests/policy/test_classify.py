@@ -17,6 +17,7 @@ from yarl import URL
 
 from wirespeed.policy import Classifier, Observation, Outcome, PolicyError
 from wirespeed.policy.errors import AdaptiveLimitFull, BulkheadFull
+from wirespeed.pooling import PoolFull, PoolTimeout, Pressure
 
 from .simulated import Response
 
@@ -135,6 +136,13 @@ def test_classes_of_ones_own_are_taken_for_what_they_extend(name: str) -> None:
 )
 def test_other_exceptions(exc: BaseException, outcome: Outcome) -> None:
     assert Classifier().of_error(exc) is outcome
+
+
+def test_limits_of_our_own_pool_say_nothing_of_the_server() -> None:
+    """Else a pool that is too small would open the circuits of servers that are well."""
+    pressure = Pressure("limit", 1, 1, 0, 0, 1, ())
+    for exc in (PoolTimeout("?", pressure, 1.0), PoolFull("?", pressure)):
+        assert Classifier().of_error(exc) is O.LOCAL
 
 
 @pytest.mark.parametrize(
