@@ -96,7 +96,7 @@ class Policy(abc.ABC):
     def __call__(self, request: ClientRequest, handler: ClientHandlerType) -> Awaitable[ClientResponse]:
         """Send a request under this policy: what a session calls of a middleware."""
         if self._alone is None:
-            self._alone = Policy.compose(**{self.name: self})
+            self._alone = Policy.compose(clock=self.clock, **{self.name: self})
         answer: Awaitable[ClientResponse] = self._alone(request, handler)
         return answer
 
