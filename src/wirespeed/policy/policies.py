@@ -19,7 +19,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import (
     ClientHandlerType,
@@ -29,6 +29,7 @@ from aiohttp import (
 )
 from aiohttp.payload import BytesPayload
 
+from .._switch import NATIVE
 from . import second_try
 from .budget import BudgetStats, RetryBudget
 from .classify import Classifier
@@ -41,6 +42,11 @@ from .race import Race
 from .retry import Refusal, Retry, RetryRecord, RetryStats
 
 Sleep = Callable[[float], Awaitable[object]]
+
+if TYPE_CHECKING or NATIVE:
+    from .._core.policed import Plan
+else:
+    Plan = None
 
 _RESOLUTION = 0.001
 """Seconds; uvloop's timers know milliseconds, and would be asked again and again for less."""
@@ -79,13 +85,14 @@ class _Tally:
 class _Attempt(Passage):
     """A passage on an event loop."""
 
-    __slots__ = ("clock", "sent_at", "waiter")
+    __slots__ = ("clock", "sent_at", "waiter", "waits_for")
 
     def __init__(self, policies: "Policies", request: ClientRequest, key: Hashable) -> None:
         super().__init__(policies._gates, request, key)
         self.clock = policies._clock
         self.sent_at: float | None = None
         self.waiter: asyncio.Future[None] | None = None
+        self.waits_for: Permit | None = None  # where the core has begun, and could not go on
 
     def wake(self, permit: Permit) -> None:
         if self.waiter is not None and not self.waiter.done():
@@ -188,53 +195,84 @@ class Policies:
         self._classifier = classifier or Classifier()
         self._key, self._clock, self._sleep = key, clock, sleep
         self._tallies: Keyed[_Tally] = Keyed(_Tally)
+        self._plan = (
+            None
+            if Plan is None
+            else Plan(self, second_try.ENDED, Observation, self._tallies.get, _is_copiable, _is_good)
+        )
 
     # A request
 
-    async def __call__(self, request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
+    def __call__(self, request: ClientRequest, handler: ClientHandlerType) -> Awaitable[ClientResponse]:
         """Send a request as the policies have it: what a session calls of a middleware.
 
-        Raises:
+        Raises, when awaited:
             PolicyError: a policy refuses it.
             What sending raises; it has `retry_history`, as the response has.
         """
+        if self._plan is not None:
+            return self._plan(request, handler)
+        return self._perform(request, handler)
+
+    async def _perform(self, request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
+        """Send a request, in Python from start to end."""
         is_second_try = second_try.is_second_try(self, request)
         key = self._key(request)
         if self.budget is not None and not is_second_try:
             self.budget.deposit(key, self._clock())
+        return await self._go_on(_Attempt(self, request, key), handler)
+
+    async def _go_on(
+        self,
+        attempt: "_Attempt",
+        handler: ClientHandlerType,
+        resp: ClientResponse | None = None,
+        error: BaseException | None = None,
+    ) -> ClientResponse:
+        """Send a request until the retry policy is content.
+
+        Args:
+            attempt: at it; is made here where neither `resp` nor `error` tells what it has come to.
+            handler: sends.
+            resp: the response.
+            error: what it has raised.
+        """
         retry, state = self.retry, None
         history: tuple[RetryRecord, ...] = ()
         while True:
-            attempt = _Attempt(self, request, key)
-            resp = error = seen = delay = None
+            seen = delay = None
             try:
-                try:
-                    resp = await self._send(attempt, handler)
-                except Exception as exc:
-                    error = exc
-                finally:
-                    seen, attempt.seen = attempt.seen, None
+                if resp is None and error is None:
+                    try:
+                        resp = await self._send(attempt, handler)
+                    except Exception as exc:
+                        error = exc
+                elif error is not None and not isinstance(error, Exception):
+                    raise error
+                seen = attempt.seen
                 if retry is not None and seen is not None and (error is not None or retry.is_retryable(seen)):
                     state = state or retry.begin()
-                    delay = state.next(request.method, seen, self._deadline(request, seen.at))
-                    delay = await self._settle(retry, key, request, resp, delay, state.refusal)
+                    delay = state.next(attempt.request.method, seen, self._deadline(attempt.request, seen.at))
+                    delay = await self._settle(retry, attempt, resp, delay, state.refusal)
                 if delay is None:
-                    return self._told(request, resp, error, history)
+                    return self._told(attempt.request, resp, error, history)
                 assert seen is not None
-                history = (*history, _record(request, seen, delay))
+                history = (*history, _record(attempt.request, seen, delay))
             except BaseException:
                 if resp is not None:
                     resp.close()  # a policy has raised what it must not
                 raise
             finally:
-                del resp, error, seen  # what was raised holds this frame
+                # What was raised holds this frame, and the attempt's.
+                resp = error = seen = attempt.seen = None
             await self._sleep(delay)
+            attempt = _Attempt(self, attempt.request, attempt.key)
 
     def _told(
         self,
         request: ClientRequest,
         resp: ClientResponse | None,
-        error: Exception | None,
+        error: BaseException | None,
         history: tuple[RetryRecord, ...],
     ) -> ClientResponse:
         """What the caller gets, with the attempts before it."""
@@ -253,8 +291,7 @@ class Policies:
     async def _settle(
         self,
         retry: Retry,
-        key: Hashable,
-        request: ClientRequest,
+        attempt: "_Attempt",
         resp: ClientResponse | None,
         delay: float | None,
         refusal: Refusal | None,
@@ -264,6 +301,7 @@ class Policies:
         Returns:
             `delay`; None where the request is not to be sent again.
         """
+        request, key = attempt.request, attempt.key
         body: Any = request.body
         now = self._clock()
         if delay is not None:
@@ -305,9 +343,11 @@ class Policies:
         try:
             now = self._clock()
             if self._gates:
-                for gate in self._lookers:
-                    attempt.look(gate, now)
-                permit = attempt.advance(now)
+                permit = attempt.waits_for
+                if permit is None:
+                    for gate in self._lookers:
+                        attempt.look(gate, now)
+                    permit = attempt.advance(now)
                 if permit is not None:
                     now = await self._pass(attempt, permit)
             attempt.sent_at = now
@@ -319,10 +359,7 @@ class Policies:
         except BaseException as exc:
             if resp is not None:
                 resp.close()
-            try:
-                self._fail(attempt, exc)
-            finally:
-                attempt.release(self._clock())
+            self._give_up(attempt, exc)
             raise
         if self._gates:
             connection = resp.connection
@@ -346,8 +383,14 @@ class Policies:
             permit = attempt.advance(now)
         return now
 
+    def _give_up(self, attempt: "_Attempt", exc: BaseException) -> None:
+        """Note what an attempt has raised, and give back what it was granted."""
+        try:
+            self._fail(attempt, exc)
+        finally:
+            attempt.release(self._clock())
+
     def _fail(self, attempt: "_Attempt", exc: BaseException) -> None:
-        """Note what an attempt has raised."""
         if attempt.seen is None:
             at = self._clock()
             outcome = self._classifier.of_error(exc)
@@ -364,6 +407,48 @@ class Policies:
         else:
             attempt.observe(seen)
         self._tallies.get(attempt.key, seen.at).counts[seen.outcome] += 1
+
+    # What the core leaves to Python
+
+    def _taken_over(
+        self,
+        request: ClientRequest,
+        key: Hashable,
+        permits: list[Permit],
+        sent_at: float | None,
+    ) -> "_Attempt":
+        """An attempt that the core has begun."""
+        attempt = _Attempt(self, request, key)
+        attempt._permits = permits
+        attempt.sent_at = sent_at
+        return attempt
+
+    def _new_race(self, attempt: "_Attempt", handler: ClientHandlerType, delay: float) -> "_Hedged":
+        """The race of an attempt that is late."""
+        assert self.hedge is not None
+        return _Hedged(self, self.hedge, delay, attempt, handler)
+
+    async def _take_over(
+        self,
+        attempt: "_Attempt",
+        handler: ClientHandlerType,
+        resp: ClientResponse | None,
+        error: BaseException | None,
+        raced: "_Hedged | None",
+    ) -> ClientResponse:
+        """Go on from what an attempt of the core's has come to."""
+        try:
+            if error is not None:
+                self._give_up(attempt, error)
+            if raced is not None:
+                try:
+                    resp, error = await raced.finish(resp, error), None
+                except Exception as exc:
+                    resp, error = None, exc
+            return await self._go_on(attempt, handler, resp, error)
+        finally:
+            del resp, error
+            attempt.seen = None
 
     # The second try of the session
 

@@ -73,32 +73,51 @@ class Race(abc.ABC):
     # The race
 
     async def run(self, first: Awaitable[ClientResponse]) -> ClientResponse:
-        """Wait for the first response that will do, or for what the first attempt comes to.
+        """Race, from the start of the first attempt.
+
+        Returns, and raises:
+            As `finish`.
+        """
+        self.start(asyncio.current_task())
+        if self._delay is not None:
+            self._timer = self._loop.call_later(self._delay, self.on_time)
+        resp = error = None
+        try:
+            try:
+                resp = await first
+            except BaseException as exc:
+                error = exc
+            return await self.finish(resp, error)
+        finally:
+            del error  # its traceback holds this frame
+
+    def start(self, task: Any) -> None:
+        """Note the task of the first attempt, which a winner interrupts."""
+        self._task = task
+        if _COUNTS:
+            self._before = task.cancelling()
+
+    async def finish(self, resp: ClientResponse | None, error: BaseException | None) -> ClientResponse:
+        """Go on from what the first attempt has come to; called by its task.
+
+        Args:
+            resp: its response, or None.
+            error: what it has raised, or None.
 
         Returns:
-            The response. All other attempts were let go.
+            The first response that will do, or the first attempt's. All other attempts were let go.
 
         Raises:
             What the first attempt has raised, where no other has an answer that will do.
         """
-        self._task = asyncio.current_task()
-        if _COUNTS:
-            self._before = self._task.cancelling()
-        if self._delay is not None:
-            self._timer = self._loop.call_later(self._delay, self._on_time)
-        resp = error = None
-        has_taken_back = False
         try:
-            try:
-                resp = await first
-            except asyncio.CancelledError:
-                if self._winner is None or not self._takes_back():
-                    raise
-                has_taken_back = True
-            except Exception as exc:
-                error = exc
-            if self._winner is not None and not has_taken_back:
-                self._takes_back()  # something inside has swallowed it
+            if self._winner is not None:
+                # Taken back whatever the first attempt has made of it.
+                is_ours = self._takes_back()
+                if is_ours and isinstance(error, asyncio.CancelledError):
+                    error = None
+            if error is not None and not isinstance(error, Exception):
+                raise error
             self._task = None
             if self._running and self._winner is None and (resp is None or not self.will_do(resp)):
                 await self._others()
@@ -137,7 +156,8 @@ class Race(abc.ABC):
             self._waiter = self._loop.create_future()
             await self._waiter
 
-    def _on_time(self) -> None:
+    def on_time(self) -> None:
+        """The delay is over: let another attempt join, where one is due."""
         left = self.due()
         if left <= 0:
             attempt = self.another()
@@ -150,7 +170,7 @@ class Race(abc.ABC):
             if self._joined == self._most:
                 return
             left = self._delay or 0.0
-        self._timer = self._loop.call_later(left, self._on_time)
+        self._timer = self._loop.call_later(left, self.on_time)
 
     def _on_end(self, task: Attempted) -> None:
         number = self._running.pop(task, None)

@@ -45,7 +45,7 @@ class _Ended(NamedTuple):
     error: BaseException | None
 
 
-_ended: contextvars.ContextVar[_Ended | None] = contextvars.ContextVar("wirespeed.policy", default=None)
+ENDED: contextvars.ContextVar[_Ended | None] = contextvars.ContextVar("wirespeed.policy", default=None)
 
 
 def is_asked(request: ClientRequest) -> bool:
@@ -65,11 +65,11 @@ def expect(policies: Asked, request: ClientRequest, error: BaseException | None)
         not isinstance(error, _LOST) or isinstance(error, _UNMADE) or is_asked(request)
     ):
         return
-    ended = _ended.get()
+    ended = ENDED.get()
     passed = ended.passed if ended is not None and ended.timer is request._timer else ()
     # A copy has no traceback, which would keep all frames of the request for as long as the task runs.
     error = copy.copy(error)
-    _ended.set(_Ended(request._timer, weakref.ref(request), (*passed, policies), error))
+    ENDED.set(_Ended(request._timer, weakref.ref(request), (*passed, policies), error))
 
 
 def is_second_try(policies: Asked, request: ClientRequest) -> bool:
@@ -78,15 +78,15 @@ def is_second_try(policies: Asked, request: ClientRequest) -> bool:
     Raises:
         ClientError: anew what the first try has raised, where the second must not be.
     """
-    ended = _ended.get()
+    ended = ENDED.get()
     if ended is None or ended.timer is not request._timer or policies not in ended.passed:
         return False
     others = tuple(other for other in ended.passed if other is not policies)
-    _ended.set(ended._replace(passed=others) if others else None)
+    ENDED.set(ended._replace(passed=others) if others else None)
     if ended.request() is request:
         return False
     if ended.error is not None and not policies.may_send_again(request):
-        _ended.set(None)
+        ENDED.set(None)
         try:
             raise ended.error
         finally:
