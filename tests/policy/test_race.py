@@ -72,8 +72,15 @@ class Raced(Race):
     def will_do(self, resp: Any) -> bool:
         return bool(resp.status == 200)
 
+    def on_end(self, number: int) -> None:
+        self.number = number
+
+    async def answer(self, first: Coroutine[Any, Any, Any]) -> tuple[Any, int]:
+        """The response, and the number of its attempt."""
+        return await self.run(first), self.number
+
     def start(self) -> "asyncio.Task[tuple[Any, int]]":
-        return asyncio.create_task(self.run(self.attempts[0].run()))
+        return asyncio.create_task(self.answer(self.attempts[0].run()))
 
     async def all_joined(self) -> None:
         for attempt in self.attempts:
@@ -103,7 +110,7 @@ async def lost(task: "asyncio.Task[Any]") -> BaseException | None:
 async def test_a_first_attempt_that_is_quick_runs_alone() -> None:
     race = Raced(GOOD, GOOD)
     race.attempts[0].go.set_result(None)
-    assert await race.run(race.attempts[0].run()) == (race.attempts[0].response, 0)
+    assert await race.answer(race.attempts[0].run()) == (race.attempts[0].response, 0)
     assert not race.attempts[1].begun
     await asyncio.sleep(POLL)
     assert race.asked == 0  # its timer is gone
@@ -251,7 +258,7 @@ async def test_a_task_that_another_has_won_is_not_cancelled_any_more() -> None:
     race = Raced(BAD, GOOD)
 
     async def caller() -> Any:
-        resp, number = await race.run(race.attempts[0].run())
+        resp, number = await race.answer(race.attempts[0].run())
         await asyncio.sleep(0)
         task = asyncio.current_task()
         assert task is not None
@@ -280,7 +287,7 @@ async def test_a_first_attempt_that_takes_its_cancelling_for_something_else_lose
                 raise OSError
 
     async def caller() -> Any:
-        answer = await race.run(first())
+        answer = await race.answer(first())
         task = asyncio.current_task()
         assert task is not None
         return answer, task.cancelling()

@@ -168,7 +168,7 @@ cdef class PolicedCoroutine(NativeCoroutine):
         try:
             self._view()
             self.raced = self.plan.policies._new_race(self.attempt, self.handler, self.delay)
-            self.raced.start(self.task)
+            self.raced.enter(self.task)
             self.raced.on_time()
         except Exception as exc:
             self.plan.loop.call_exception_handler(

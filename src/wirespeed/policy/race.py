@@ -78,7 +78,7 @@ class Race(abc.ABC):
         Returns, and raises:
             As `finish`.
         """
-        self.start(asyncio.current_task())
+        self.enter(asyncio.current_task())
         if self._delay is not None:
             self._timer = self._loop.call_later(self._delay, self.on_time)
         resp = error = None
@@ -91,7 +91,7 @@ class Race(abc.ABC):
         finally:
             del error  # its traceback holds this frame
 
-    def start(self, task: Any) -> None:
+    def enter(self, task: Any) -> None:
         """Note the task of the first attempt, which a winner interrupts."""
         self._task = task
         if _COUNTS:
