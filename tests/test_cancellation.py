@@ -299,6 +299,11 @@ async def test_asyncio_timeout_around_a_body_leaves_the_task_uncancelled() -> No
         assert task.cancelling() == 0
 
 
+async def _read(session: wirespeed.ClientSession, url: str, total: float) -> None:
+    async with session.get(url, timeout=aiohttp.ClientTimeout(total=total)) as resp:
+        await resp.read()
+
+
 @needs_uncancel
 async def test_total_timeout_leaves_the_task_uncancelled() -> None:
     async with LocalServer() as server, _checked_session(server) as session:
@@ -306,8 +311,7 @@ async def test_total_timeout_leaves_the_task_uncancelled() -> None:
         assert task is not None
         for path in ("/hold", "/half"):
             with pytest.raises(asyncio.TimeoutError):
-                async with session.get(server.url(path), timeout=aiohttp.ClientTimeout(total=0.02)) as resp:
-                    await resp.read()
+                await _read(session, server.url(path), total=0.02)
             assert task.cancelling() == 0
         await asyncio.sleep(0)  # a cancellation left pending would arrive here
 
@@ -317,14 +321,10 @@ async def test_total_timeout_leaves_the_task_uncancelled() -> None:
 async def test_cancel_before_at_and_after_the_total_timeout(path: str) -> None:
     loop = asyncio.get_running_loop()
 
-    async def read(session: wirespeed.ClientSession) -> None:
-        async with session.get(server.url(path), timeout=aiohttp.ClientTimeout(total=0.05)) as resp:
-            await resp.read()
-
     async with LocalServer() as server, _checked_session(server) as session:
         outcomes = []
         for lead in (-0.03, 0.0, 0.03):
-            task = asyncio.ensure_future(read(session))
+            task = asyncio.ensure_future(_read(session, server.url(path), total=0.05))
             timer = loop.call_later(0.05 + lead, task.cancel)
             (result,) = await asyncio.gather(task, return_exceptions=True)
             assert isinstance(result, (asyncio.CancelledError, asyncio.TimeoutError))
@@ -341,12 +341,8 @@ async def test_cancel_before_at_and_after_the_total_timeout(path: str) -> None:
 async def test_cancel_due_together_with_the_total_timeout_is_not_swallowed(path: str) -> None:
     loop = asyncio.get_running_loop()
 
-    async def read(session: wirespeed.ClientSession) -> None:
-        async with session.get(server.url(path), timeout=aiohttp.ClientTimeout(total=0.05)) as resp:
-            await resp.read()
-
     async with LocalServer() as server, _checked_session(server) as session:
-        task = asyncio.ensure_future(read(session))
+        task = asyncio.ensure_future(_read(session, server.url(path), total=0.05))
         await eventually(lambda: server.held, "request at the server")
         # When the loop comes back from `sleep`, the cancellation and the timeout are both due.
         loop.call_later(0.009, time.sleep, 0.08)

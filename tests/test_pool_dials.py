@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 from support.checks import Watch, eventually, nothing_left
 from support.local import LocalServer, client_tls, port_that_never_accepts, server_tls
-from support.pools import WAYS, Way, end, every_way, figures, held, needs_pool, read, start
+from support.pools import WAYS, Way, end, every_way, figures, held, hold, needs_pool, read, start
 
 import wirespeed
 
@@ -44,8 +44,7 @@ async def _one_in_use(
     server: LocalServer, connector: "GatedConnector", session: wirespeed.ClientSession
 ) -> "asyncio.Task[Any]":
     """A request that holds a connection; from now on dials wait."""
-    holder = start(read(session, server.url("/hold")))
-    await held(server, 1)
+    holder = await hold(session, server)
     connector.is_gated = True
     return holder
 
@@ -398,8 +397,7 @@ async def test_prewarm_opens_only_what_is_missing() -> None:
         assert await session.prewarm(server.url()) == 1
         assert await session.prewarm(server.url()) == 1
         assert connector.begun == 1
-        holder = start(read(session, server.url("/hold")))
-        await held(server, 1)
+        holder = await hold(session, server)
         # The one in use is open, too.
         assert await session.prewarm(server.url(), 3) == 3
         await figures(connector, in_use=1, idle=2, created=3)
@@ -443,8 +441,7 @@ async def test_prewarm_never_waits_for_a_slot() -> None:
     async with LocalServer() as server, LocalServer() as other, nothing_left():
         connector = wirespeed.TCPConnector(limit=1)
         async with wirespeed.ClientSession(connector=connector) as session:
-            holder = start(read(session, server.url("/hold")))
-            await held(server, 1)
+            holder = await hold(session, server)
             assert await asyncio.wait_for(session.prewarm(other.url(), 2), NEVER) == 0
             await figures(connector, waiting=0, in_use=1, created=1, refused=0)
             server.held[0].respond()

@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 from support.checks import assert_express, eventually, express_session, nothing_left
 from support.local import BLOCK, Exchange, LocalServer, client_tls, server_tls
-from support.pools import end, figures, held, needs_pool, read, start
+from support.pools import end, figures, held, hold, needs_pool, read, start
 from support.scripted import Close, Expect, Reset, ScriptedServer, Send, reset
 
 import wirespeed
@@ -92,8 +92,7 @@ async def test_every_figure_of_a_known_sequence() -> None:
             _check_sums(connector)
 
         async with express_session(connector=connector) as session:
-            holder = start(read(session, server.url("/hold")))
-            await held(server, 1)
+            holder = await hold(session, server)
             check(in_use=1, created=1, requests=1, dials=1)
             waiter = start(read(session, server.url("/ok")))
             await figures(connector, waiting=1)
@@ -134,8 +133,7 @@ async def test_waits_are_measured() -> None:
     async with LocalServer() as server, nothing_left():
         connector = wirespeed.TCPConnector(limit=1)
         async with express_session(connector=connector) as session:
-            holder = start(read(session, server.url("/hold")))
-            await held(server, 1)
+            holder = await hold(session, server)
             began = time.perf_counter()
             waiters = [start(read(session, server.url("/ok"))) for _ in range(3)]
             await figures(connector, waiting=3)

@@ -16,7 +16,7 @@ import aiohttp
 import pytest
 from support.checks import eventually, express_session, nothing_left
 from support.local import Connection, LocalServer
-from support.pools import WAYS, Way, end, every_way, figures, held, needs_pool, read, start
+from support.pools import WAYS, Way, end, every_way, figures, held, hold, needs_pool, read, start
 
 import wirespeed
 
@@ -108,8 +108,7 @@ async def test_waiters_that_give_up_do_not_hold_up_the_others() -> None:
     async with LocalServer() as server, nothing_left():
         connector = wirespeed.TCPConnector(limit=1)
         async with express_session(connector=connector) as session:
-            holder = start(read(session, server.url("/hold")))
-            await held(server, 1)
+            holder = await hold(session, server)
             tasks = [start(read(session, server.url(f"/ok?{n}"))) for n in range(6)]
             await figures(connector, waiting=6)
             for n in (0, 1, 4):
@@ -151,8 +150,7 @@ async def test_refused_at_once_when_nobody_may_wait(way: Way) -> None:
     async with LocalServer() as server, nothing_left():
         connector = wirespeed.TCPConnector(limit=1, max_waiters=0)
         async with _session(way, connector) as session:
-            holder = start(read(session, server.url("/hold")))
-            await held(server, 1)
+            holder = await hold(session, server)
             for refused in (1, 2, 3):
                 with pytest.raises(wirespeed.PoolFull) as caught:
                     # Bounded by less than what the holder takes, which is for ever.
@@ -191,8 +189,7 @@ async def test_hosts_of_those_refused_are_forgotten() -> None:
     async with LocalServer() as server, nothing_left():
         connector = wirespeed.TCPConnector(limit=1, max_waiters=0)
         async with express_session(connector=connector) as session:
-            holder = start(read(session, server.url("/hold")))
-            await held(server, 1)
+            holder = await hold(session, server)
             for n in range(1200):
                 with pytest.raises(wirespeed.PoolFull):
                     await read(session, f"http://host-{n}.test/")
@@ -259,8 +256,7 @@ async def test_body_of_a_refused_upload_is_closed() -> None:
     async with LocalServer() as server, nothing_left():
         connector = wirespeed.TCPConnector(limit=1, max_waiters=0)
         async with express_session(connector=connector) as session:
-            holder = start(read(session, server.url("/hold")))
-            await held(server, 1)
+            holder = await hold(session, server)
             generator = body()
             with pytest.raises(wirespeed.PoolFull):
                 await session.post(server.url("/ok"), data=generator)
@@ -317,8 +313,7 @@ async def test_pool_timeout_counts_those_who_wait_besides() -> None:
     async with LocalServer() as server, nothing_left():
         connector = wirespeed.TCPConnector(limit=1)
         async with express_session(connector=connector) as session:
-            holder = start(read(session, server.url("/hold")))
-            await held(server, 1)
+            holder = await hold(session, server)
             others = [start(read(session, server.url("/ok"))) for _ in range(3)]
             await figures(connector, waiting=3)
             with pytest.raises(wirespeed.PoolTimeout) as caught:
@@ -373,8 +368,7 @@ async def test_time_to_connect_that_passes_in_the_queue_is_a_pool_timeout(way: W
     async with LocalServer() as server, nothing_left():
         connector = wirespeed.TCPConnector(limit=1)
         async with _session(way, connector, timeout=Timeout(connect=SHORT)) as session:
-            holder = start(read(session, server.url("/hold")))
-            await held(server, 1)
+            holder = await hold(session, server)
             with pytest.raises(aiohttp.ConnectionTimeoutError) as caught:
                 await asyncio.wait_for(way.send(session, server, "/ok"), NEVER)
             error = _pool_error(caught.value)
@@ -397,8 +391,7 @@ async def test_whichever_passes_first_ends_the_wait(pool_timeout: float, connect
     async with LocalServer() as server, nothing_left():
         connector = wirespeed.TCPConnector(limit=1, pool_timeout=pool_timeout)
         async with express_session(connector=connector, timeout=Timeout(connect=connect)) as session:
-            holder = start(read(session, server.url("/hold")))
-            await held(server, 1)
+            holder = await hold(session, server)
             with pytest.raises(wirespeed.PoolTimeout) as caught:
                 await asyncio.wait_for(read(session, server.url("/ok")), NEVER / 2)
             assert caught.value.waited < NEVER / 2
@@ -482,8 +475,7 @@ async def test_connections_in_use_are_not_evicted() -> None:
     async with LocalServer() as server, LocalServer() as other:
         connector = wirespeed.TCPConnector(limit=2, max_open=2)
         async with express_session(connector=connector) as session:
-            holder = start(read(session, server.url("/hold")))
-            await held(server, 1)
+            holder = await hold(session, server)
             for _ in range(2):
                 # The held one is the one that was used least recently.
                 await read(session, other.url("/ok"))

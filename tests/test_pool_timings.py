@@ -13,7 +13,7 @@ import pytest
 from support.checks import eventually, express_session, nothing_left
 from support.local import BLOCK, Exchange, LocalServer, client_tls, server_tls
 from support.names import Names
-from support.pools import figures, held, needs_pool, read, respond_after, start
+from support.pools import figures, held, hold, needs_pool, read, respond_after, start
 
 import wirespeed
 from wirespeed.observe import ConnectionInfo, Timings
@@ -178,8 +178,7 @@ async def test_wait_for_a_slot() -> None:
     async with LocalServer() as server:
         connector = wirespeed.TCPConnector(limit=1)
         async with express_session(connector=connector) as session:
-            holder = start(read(session, server.url("/hold")))
-            await held(server, 1)
+            holder = await hold(session, server)
             timed = start(_timed(session, server.url("/ok")))
             await figures(connector, waiting=1)
             await asyncio.sleep(DELAY)
@@ -195,8 +194,7 @@ async def test_freed_connection_that_came_before_the_dial_is_a_wait() -> None:
     async with LocalServer() as server, nothing_left():
         connector = GatedConnector()
         async with express_session(connector=connector) as session:
-            holder = start(read(session, server.url("/hold")))
-            await held(server, 1)
+            holder = await hold(session, server)
             connector.is_gated = True
             timed = start(_timed(session, server.url("/ok")))
             await connector.dials_waiting(1)

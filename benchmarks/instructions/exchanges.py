@@ -73,6 +73,7 @@ _ALL: Final = (
     Scenario("rich", "rich"),
     Scenario("traced", "traced"),
     Scenario("middleware", "middleware"),
+    Scenario("policies", "policies"),
     Scenario("body100k", "body100k", pattern(100_000), "application/octet-stream"),
 )
 SCENARIOS: Final = {scenario.name: scenario for scenario in _ALL}

@@ -7,6 +7,7 @@ A part of the connectors; it must not know requests beyond what dialling needs o
 import asyncio
 import functools
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import ClientRequest, helpers
@@ -122,6 +123,17 @@ class _Queue:
     is_in = False
 
 
+@dataclass(slots=True)
+class _Wanted:
+    """A connection that is wanted; see `Acquirer.acquire`."""
+
+    req: ClientRequest
+    timeout: "ClientTimeout"
+    total_at: float = 0.0
+    asked_at: float = 0.0
+    connect_at: float = 0.0
+
+
 class Acquirer(TellingConnector):
     """The part of the connectors that acquires connections."""
 
@@ -162,31 +174,23 @@ class Acquirer(TellingConnector):
             ClientConnectionError: the connector was closed.
         """
         try:
-            return await self._obtain(host, req, timeout, total_at, has_slot, asked_at, connect_at)
+            return await self._obtain(host, _Wanted(req, timeout, total_at, asked_at, connect_at), has_slot)
         except ConnectTimeout as exc:
             raise connection_timeout(req.url, exc) from exc.__cause__
 
-    async def _obtain(
-        self,
-        host: Host,
-        req: ClientRequest,
-        timeout: "ClientTimeout",
-        total_at: float,
-        has_slot: bool = False,
-        asked_at: float = 0.0,
-        connect_at: float = 0.0,
-    ) -> PooledConnection:
-        if not connect_at and timeout.connect is not None and timeout.connect > 0:
-            connect_at = helpers.calculate_timeout_when(
+    async def _obtain(self, host: Host, wanted: _Wanted, has_slot: bool = False) -> PooledConnection:
+        timeout = wanted.timeout
+        if not wanted.connect_at and timeout.connect is not None and timeout.connect > 0:
+            wanted.connect_at = helpers.calculate_timeout_when(
                 self._loop.time(), timeout.connect, timeout.ceil_threshold
             )
-        asked_at = asked_at or self.pool.now()
+        wanted.asked_at = wanted.asked_at or self.pool.now()
         try:
             while True:
-                conn = None if has_slot else await self._slot(host, connect_at, total_at)
+                conn = None if has_slot else await self._slot(host, wanted)
                 has_slot = False
                 if conn is None:
-                    conn = await self._race(host, req, timeout, connect_at, total_at, asked_at)
+                    conn = await self._race(host, wanted)
                 if conn.state == ConnectionState.RESERVED:
                     return conn
                 if conn.is_dialled and not self.pool.is_closed:
@@ -195,7 +199,7 @@ class Acquirer(TellingConnector):
                 # Lost between the grant and this step; its slot was passed on.
                 host = self.pool.host(host.key)
         except (PoolClosed, TooManyWaiters, WaitTimeout) as exc:
-            raise self._refusal(host, req.url, exc) from exc
+            raise self._refusal(host, wanted.req.url, exc) from exc
 
     async def acquire_untraced(self, req: ClientRequest, timeout: "ClientTimeout") -> PooledConnection:
         """Get a reserved connection for aiohttp's own code, whose words for a timeout are its own.
@@ -208,7 +212,7 @@ class Acquirer(TellingConnector):
         if conn is not None:
             return conn
         try:
-            return await self._obtain(host, req, timeout, 0.0)
+            return await self._obtain(host, _Wanted(req, timeout))
         except ConnectTimeout as exc:
             raise asyncio.TimeoutError from exc
 
@@ -222,12 +226,12 @@ class Acquirer(TellingConnector):
             return PoolFull(text, pressure)
         return PoolTimeout(f"Connection timeout to host {url}", pressure, *exc.args)
 
-    async def _slot(self, host: Host, connect_at: float, total_at: float) -> PooledConnection | None:
+    async def _slot(self, host: Host, wanted: _Wanted) -> PooledConnection | None:
         """Wait for a slot of the pool; with it may come a connection."""
         pool = self.pool
         if pool.try_reserve(host):
             return None
-        waiter = pool.wait(host, connect_at, total_at)
+        waiter = pool.wait(host, wanted.connect_at, wanted.total_at)
         try:
             return await waiter.future
         except BaseException:
@@ -236,21 +240,14 @@ class Acquirer(TellingConnector):
         finally:
             del waiter  # an exception's traceback holds this frame, and the future the exception
 
-    async def _race(
-        self,
-        host: Host,
-        req: ClientRequest,
-        timeout: "ClientTimeout",
-        connect_at: float,
-        total_at: float,
-        asked_at: float,
-    ) -> PooledConnection:
+    async def _race(self, host: Host, wanted: _Wanted) -> PooledConnection:
         """Dial on a slot that is held, and take what comes first: the new connection, or one that is freed.
 
         When it is a freed one, the dial goes on, and what it makes joins the pool.
         """
-        pool = self.pool
-        waiter = pool.begin_dial(host, connect_at, total_at, pool.now() - asked_at)
+        pool, req, timeout = self.pool, wanted.req, wanted.timeout
+        queued = pool.now() - wanted.asked_at
+        waiter = pool.begin_dial(host, wanted.connect_at, wanted.total_at, queued)
         task: asyncio.Task[Any] | DirectDial | None = None
         try:
             if not waiter.future.done():

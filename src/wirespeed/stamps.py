@@ -12,13 +12,16 @@ The first byte is taken for the moment at which the head was complete: aiohttp's
 import asyncio
 import logging
 from time import perf_counter
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import aiohttp
 from aiohttp.connector import Connection
 
 from .observe import CloseReason, ConnectionInfo, Timings
 from .observe.observer import Observer
+
+if TYPE_CHECKING:
+    from .policy.retry import RetryRecord
 
 _logger = logging.getLogger("wirespeed")
 # Where the stamps are on a Connection of aiohttp's.
@@ -207,8 +210,10 @@ def tell_connection(watched: Watched, origin: str, duration: float, reason: Clos
 
 
 class StampedResponse(aiohttp.ClientResponse):
-    """aiohttp's response with `timings` and `connection_info`."""
+    """aiohttp's response with `timings`, `connection_info` and `retry_history`."""
 
+    # The attempts before this one, under a retry policy.
+    retry_history: "tuple[RetryRecord, ...]" = ()
     _stamps: Stamps | None = None
 
     @property

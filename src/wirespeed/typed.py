@@ -1,9 +1,9 @@
 """What type checkers are told of requests: aiohttp's signatures, and what our responses have beside.
 
 `ClientResponse` is aiohttp's for them, because that is what middlewares, traces and hooks are declared to
-take and to return. What `async with session.get(...) as resp` gives is declared to have `timings` and
-`connection_info` on top, and what `await session.get(...)` gives, too (but for pyright). Tasks and
-`gather()` of requests stay aiohttp's: a list of other responses would be no list of aiohttp's.
+take and to return. What `async with session.get(...) as resp` gives is declared to have `timings`,
+`connection_info` and `retry_history` on top, and what `await session.get(...)` gives, too (but for pyright).
+Tasks and `gather()` of requests stay aiohttp's: a list of other responses would be no list of aiohttp's.
 
 Used by `client.py`; nothing imports it at run time.
 """

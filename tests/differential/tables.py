@@ -1,6 +1,7 @@
 """What the tables share: ways of making one request, and common answers."""
 
-from collections.abc import Callable, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -48,6 +49,18 @@ def serve(*steps: bytes | Step) -> Script:
 def chunked(*chunks: bytes) -> bytes:
     """A chunked body, ended."""
     return b"".join(b"%x\r\n%s\r\n" % (len(chunk), chunk) for chunk in (*chunks, b""))
+
+
+async def agen(*pieces: Any) -> AsyncIterator[Any]:
+    """A body that is generated."""
+    for piece in pieces:
+        yield piece
+
+
+async def slow_agen(*pieces: Any) -> AsyncIterator[Any]:
+    for piece in pieces:
+        await asyncio.sleep(0.002)
+        yield piece
 
 
 def table(cases: Sequence[Case]) -> pytest.MarkDecorator:

@@ -15,21 +15,10 @@ from multidict import MultiDict
 from support.outcome import ANY, Case, Run
 from support.scripted import Close, Expect, ExpectHead, Pause, Send, Stall, StopReading
 
-from .tables import answer, check, post, request, serve, table
+from .tables import agen, answer, check, post, request, serve, slow_agen, table
 
 BIG = bytes(range(256)) * 8192
 OK_ANSWER = answer("HTTP/1.1 200 OK", body=b"ok")
-
-
-async def agen(*pieces: Any) -> AsyncIterator[Any]:
-    for piece in pieces:
-        yield piece
-
-
-async def slow_agen(*pieces: bytes) -> AsyncIterator[bytes]:
-    for piece in pieces:
-        await asyncio.sleep(0.002)
-        yield piece
 
 
 async def broken_agen() -> AsyncIterator[bytes]:

@@ -26,10 +26,10 @@ from support.scripted import (
 from support.tracing import Tracer, raising, sleeping
 
 from .lanes import EXPECT_100, MIDDLEWARES, TRACING, beside_plain, lane_of
-from .tables import answer, check, post, request, table
+from .tables import agen, answer, check, post, request, slow_agen, table
 from .test_middleware_calls import AFTER, BUSY, again, catching
 from .test_middlewares import setting
-from .test_tracing import BODIES, agen, in_turn, slow_agen
+from .test_tracing import BODIES, in_turn
 
 LANE = EXPECT_100
 OK_LINE = "HTTP/1.1 200 OK"

@@ -3,7 +3,7 @@
 import asyncio
 import gzip
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from support.outcome import Case, Do, Run
 from support.scripted import Close, Pieces, Step, split_at
 
 from .conftest import LONG
-from .tables import answer, check, chunked, serve
+from .tables import agen, answer, check, chunked, serve
 
 pytestmark = pytest.mark.timeout(0 if LONG else 60)
 searched = settings(settings.get_profile("differential"))
@@ -42,11 +42,6 @@ PARAMS = st.one_of(
 COOKIES = st.one_of(st.none(), st.dictionaries(TOKEN, VISIBLE, max_size=3))
 
 
-async def pieces_of(pieces: list[bytes]) -> AsyncIterator[bytes]:
-    for piece in pieces:
-        yield piece
-
-
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | ANYTHING,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(ANYTHING, inner, max_size=3),
@@ -65,7 +60,7 @@ BODIES: st.SearchStrategy[tuple[str, Callable[[], Any]]] = st.one_of(
     st.dictionaries(VISIBLE, ANYTHING, max_size=3).map(fixed("data")),
     st.lists(st.tuples(VISIBLE, ANYTHING), max_size=3).map(fixed("data")),
     JSON.map(fixed("json")),
-    st.lists(st.binary(max_size=20), max_size=4).map(lambda made: ("data", lambda: pieces_of(made))),
+    st.lists(st.binary(max_size=20), max_size=4).map(lambda made: ("data", lambda: agen(*made))),
 )
 OPTIONS = st.fixed_dictionaries(
     {},

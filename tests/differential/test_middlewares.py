@@ -19,8 +19,8 @@ from support.scripted import Expect, ExpectHead, Send, Stall
 from yarl import URL
 
 from .lanes import MIDDLEWARES as LANE
-from .tables import answer, check, get, post, request, serve, table
-from .test_tracing import BODIES, agen, form_with_file, in_turn, multipart, real_file, redirecting
+from .tables import agen, answer, check, get, post, request, serve, table
+from .test_tracing import BODIES, form_with_file, in_turn, multipart, real_file, redirecting
 
 OK_LINE = "HTTP/1.1 200 OK"
 ANSWER = answer(OK_LINE, "X-A: 1", "Set-Cookie: s=1", body=b"passed")

@@ -2,7 +2,7 @@
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,7 +10,7 @@ from aiohttp import BasicAuth
 from support.outcome import Case, Run, Script
 from support.scripted import Close, Expect, Pause, Send, Stall
 
-from .tables import answer, check, chunked, get, post, request, serve, table
+from .tables import agen, answer, check, chunked, get, post, request, serve, table
 
 STATUSES = (300, 301, 302, 303, 304, 305, 307, 308)
 FINAL = answer("HTTP/1.1 200 OK", body=b"final")
@@ -26,10 +26,6 @@ def moved(location: str | None, status: int = 302, *lines: str, body: bytes = b"
 def then(*answers: bytes) -> Script:
     """One connection that gives the answers in turn."""
     return (tuple(step for data in answers for step in (Expect(), Send(data))),)
-
-
-async def agen() -> AsyncIterator[bytes]:
-    yield b"generated"
 
 
 def unseekable() -> Any:
@@ -64,7 +60,7 @@ BODIES: dict[str, Callable[[], Any]] = {
     "str": lambda: "text",
     "form": lambda: {"a": "1"},
     "file": lambda: io.BytesIO(b"file body"),
-    "generator": agen,
+    "generator": lambda: agen(b"generated"),
     "unseekable file": unseekable,
     "multipart": lambda: {"f": io.BytesIO(b"part")},
 }

@@ -6,7 +6,7 @@ Those of requests that fail are in test_tracing_failures.py, handlers that fail 
 import asyncio
 import gzip
 import io
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,7 +17,7 @@ from support.scripted import Close, Expect, Pause, Pieces, Send, Stall, by_byte
 from support.tracing import SIGNALS, Action, Tracer, setting, sleeping
 
 from .lanes import TRACING as LANE
-from .tables import answer, check, chunked, get, post, request, serve, table
+from .tables import agen, answer, check, chunked, get, post, request, serve, slow_agen, table
 
 OK_LINE = "HTTP/1.1 200 OK"
 ANSWER = answer(OK_LINE, "X-A: 1", body=b"traced")
@@ -232,17 +232,6 @@ async def plain_read(context: Any) -> Any:
 # Bodies sent
 
 BIG = bytes(range(256)) * 1024
-
-
-async def agen(*pieces: Any) -> AsyncIterator[Any]:
-    for piece in pieces:
-        yield piece
-
-
-async def slow_agen(*pieces: Any) -> AsyncIterator[Any]:
-    for piece in pieces:
-        await asyncio.sleep(0.002)
-        yield piece
 
 
 def multipart() -> aiohttp.MultipartWriter:

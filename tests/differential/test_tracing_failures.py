@@ -11,8 +11,8 @@ from support.outcome import ANY, Case, Do, Run, Script
 from support.scripted import Close, ExpectHead, Reset, Send, Stall, StopReading
 from support.tracing import sleeping
 
-from .tables import answer, check, get, post, request, serve, table
-from .test_tracing import ANSWER, OK_LINE, Known, agen, at_name, case, redirecting, traced
+from .tables import agen, answer, check, get, post, request, serve, table
+from .test_tracing import ANSWER, OK_LINE, Known, at_name, case, redirecting, traced
 
 SHORT = 0.06
 PART = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\npart"

@@ -27,10 +27,10 @@ from support.scripted import (
 from support.tracing import Tracer, raising
 
 from .lanes import EXPECT_100, MIDDLEWARES, TRACING, UPLOAD_TRACKER, beside_plain, lane_of
-from .tables import answer, check, get, post, serve, table
+from .tables import agen, answer, check, get, post, serve, table
 from .test_middleware_calls import AFTER, BUSY, ERRORS, again, catching, made, raising_before
 from .test_middlewares import setting
-from .test_tracing import BODIES, STALE, agen, redirecting
+from .test_tracing import BODIES, STALE, redirecting
 
 LANE = UPLOAD_TRACKER
 OK_LINE = "HTTP/1.1 200 OK"

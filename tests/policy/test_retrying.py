@@ -88,7 +88,7 @@ async def test_a_request_is_sent_once_and_total_times_again(
         assert [record.outcome for record in history] == [outcome] * 2
         assert {record.method for record in history} == {method}
         assert {record.url for record in history} == {server.url()}
-        assert [record.delay for record in history] == time.slept
+        assert [record.delay for record in history if record.delay] == time.slept
         assert all(exchange.complete for exchange in server.exchanges)
 
 
@@ -216,7 +216,8 @@ async def test_a_server_that_comes_up_meanwhile_gets_the_whole_body(kind: Sessio
         (email.utils.formatdate(WALL - 3600, usegmt=True), 0.0),
         ("100000", 120.0),
         (email.utils.formatdate(WALL + 10**8, usegmt=True), 120.0),
-        ("9" * 400, 120.0),
+        ("9" * 15, 120.0),
+        ("9" * 400, 0.0),
         ("soon", 0.0),
         ("-5", 0.0),
         ("", 0.0),
@@ -367,7 +368,7 @@ async def test_a_connection_that_was_idle_and_dead_is_replaced_at_once(
             assert await resp.read() == b"ok"
             (record,) = resp.retry_history
         assert record.delay == 0.0
-        assert sum(time.slept) == 0.0
+        assert not time.slept
         assert [exchange.connection.number for exchange in server.exchanges] == [0, 0, 1]
         assert policies.budget is not None
         (figures,) = policies.budget.stats().by_key.values()

@@ -43,6 +43,14 @@ async def held(server: LocalServer, count: int) -> None:
     await eventually(lambda: len(server.held) >= count, f"{count} requests held at the server")
 
 
+async def hold(session: aiohttp.ClientSession, server: LocalServer) -> "asyncio.Task[Any]":
+    """Start a request that has a connection, and keeps it until the server is told to answer."""
+    count = len(server.held)
+    holder = start(read(session, server.url("/hold")))
+    await held(server, count + 1)
+    return holder
+
+
 async def figures(connector: wirespeed.TCPConnector, **expected: Any) -> None:
     """Wait until the connector's figures are those, and fail with the ones that they are."""
     loop = asyncio.get_running_loop()

@@ -5,8 +5,9 @@ Each decides only, and is used in three ways: as a middleware of a session, wire
 """
 
 from .budget import BudgetFigures, BudgetStats, RetryBudget
+from .bulkhead import Bulkhead, BulkheadKeyStats, BulkheadStats
 from .classify import Classifier
-from .errors import PolicyError
+from .errors import BulkheadFull, PolicyError
 from .gates import QUEUED, Gate, Metric, Permit, Policy
 from .hedge import Hedge, HedgeFigures, HedgeStats
 from .outcome import Observation, Outcome
@@ -18,6 +19,10 @@ __all__ = (
     "QUEUED",
     "BudgetFigures",
     "BudgetStats",
+    "Bulkhead",
+    "BulkheadFull",
+    "BulkheadKeyStats",
+    "BulkheadStats",
     "Classifier",
     "Gate",
     "Hedge",

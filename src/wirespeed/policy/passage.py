@@ -1,5 +1,6 @@
-"""One attempt's way through the gates, and what a request is told apart by. No waiting in here: whoever drives
-attempts (`policies.py`, a batch) does that.
+"""One attempt's way through the gates, and what requests are told apart by.
+
+No waiting in here: whoever drives attempts (`policies.py`, a batch) does that.
 """
 
 from collections.abc import Hashable, Sequence
@@ -7,7 +8,7 @@ from typing import Any
 
 from yarl import URL
 
-from .gates import Gate, Permit, Wake
+from .gates import Gate, Permit
 from .outcome import Observation
 
 _NAMES_MAX = 1024
@@ -37,27 +38,27 @@ class Passage:
         gates: in order.
         request: has `method`, `url` and `headers`.
         key: what the request is kept apart by.
-        wake: told when a permit that was queued holds.
     """
 
-    __slots__ = ("_gates", "_permits", "_wake", "key", "request", "seen")
+    __slots__ = ("_gates", "_permits", "key", "request", "seen")
 
-    def __init__(self, gates: Sequence[Gate], request: Any, key: Hashable, wake: Wake) -> None:
+    def __init__(self, gates: Sequence[Gate], request: Any, key: Hashable) -> None:
         self._gates = gates
         self.request = request
         self.key = key
-        self._wake = wake
         self._permits: list[Permit] = []
         self.seen: Observation | None = None
 
-    def look(self, now: float) -> None:
-        """Ask all gates whether there is a chance, before anything is waited for.
+    def wake(self, permit: Permit) -> None:
+        """A permit that was queued holds; whoever waits for it is to go on."""
+
+    def look(self, gate: Gate, now: float) -> None:
+        """Ask a gate whether there is a chance, before anything is waited for.
 
         Raises:
             PolicyError: there is none.
         """
-        for gate in self._gates:
-            gate.look(self.key if gate.key_of is None else gate.key_of(self.request), now)
+        gate.look(self.key if gate.key_of is None else gate.key_of(self.request), now)
 
     def advance(self, now: float) -> Permit | None:
         """Pass the gates that are left, up to one that has to be waited for.
@@ -75,7 +76,7 @@ class Passage:
         for gate in self._gates[len(permits) :]:
             key = self.key if gate.key_of is None else gate.key_of(self.request)
             weight = 1.0 if gate.weight_of is None else gate.weight_of(self.request)
-            permit = gate.acquire(key, weight=weight, now=now, wake=self._wake)
+            permit = gate.acquire(key, weight=weight, now=now, wake=self.wake)
             permits.append(permit)
             if permit.ready_at > now:
                 return permit

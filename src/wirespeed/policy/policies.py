@@ -1,4 +1,4 @@
-"""Policies composed: the driver that waits, sends and sends again as they decide, as a middleware of a session.
+"""Policies composed: a middleware of a session that waits, sends and sends again as they decide.
 
 The order, from the outside in:
 
@@ -18,7 +18,7 @@ import contextvars
 import copy
 import time
 import weakref
-from collections.abc import Awaitable, Callable, Hashable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -42,7 +42,7 @@ from .hedge import Hedge, HedgeStats
 from .keyed import Keyed
 from .outcome import Observation, Outcome
 from .passage import Passage, per_origin
-from .race import Attempted, race, start
+from .race import Race
 from .retry import Refusal, Retry, RetryRecord, RetryStats
 
 Sleep = Callable[[float], Awaitable[object]]
@@ -110,12 +110,12 @@ class _Attempt(Passage):
     __slots__ = ("clock", "sent_at", "waiter")
 
     def __init__(self, policies: "Policies", request: ClientRequest, key: Hashable) -> None:
-        super().__init__(policies._gates, request, key, self._on_granted)
+        super().__init__(policies._gates, request, key)
         self.clock = policies._clock
         self.sent_at: float | None = None
         self.waiter: asyncio.Future[None] | None = None
 
-    def _on_granted(self, permit: Permit) -> None:
+    def wake(self, permit: Permit) -> None:
         if self.waiter is not None and not self.waiter.done():
             self.waiter.set_result(None)
 
@@ -211,6 +211,8 @@ class Policies:
         self.retry, self.hedge, self.budget = retry, hedge, budget
         self.parts = tuple(policy for policy in places.values() if policy is not None)
         self._gates = tuple(part for part in self.parts if isinstance(part, Gate))
+        # Those that may know that there is no chance; the first is asked for leave at once anyway.
+        self._lookers = tuple(gate for gate in self._gates[1:] if type(gate).look is not Gate.look)
         self._classifier = classifier or Classifier()
         self._key, self._clock, self._sleep = key, clock, sleep
         self._tallies: Keyed[_Tally] = Keyed(_Tally)
@@ -228,64 +230,51 @@ class Policies:
         key = self._key(request)
         if self.budget is not None and not is_second_try:
             self.budget.deposit(key, self._clock())
-        try:
-            if self.retry is not None:
-                return await self._send_again(self.retry, key, request, handler)
-            attempt = _Attempt(self, request, key)
-            try:
-                return await self._send(attempt, handler)
-            finally:
-                attempt.seen = None
-        except _UNMADE:
-            raise
-        except _LOST as exc:
-            if not _is_asked(request):
-                self._expect_second_try(request, exc)
-            raise
-
-    async def _send_again(
-        self, retry: Retry, key: Hashable, request: ClientRequest, handler: ClientHandlerType
-    ) -> ClientResponse:
-        """Send a request until the retry policy is content."""
-        state = None
+        retry, state = self.retry, None
         history: tuple[RetryRecord, ...] = ()
         while True:
             attempt = _Attempt(self, request, key)
-            resp = error = seen = None
+            resp = error = seen = delay = None
             try:
                 try:
                     resp = await self._send(attempt, handler)
                 except Exception as exc:
                     error = exc
-                seen, attempt.seen = attempt.seen, None
-                assert seen is not None
-                delay = None
-                if error is not None or retry.is_retryable(seen):
+                finally:
+                    seen, attempt.seen = attempt.seen, None
+                if retry is not None and seen is not None and (error is not None or retry.is_retryable(seen)):
                     state = state or retry.begin()
                     delay = state.next(request.method, seen, self._deadline(request, seen.at))
                     delay = await self._settle(retry, key, request, resp, delay, state.refusal)
                 if delay is None:
-                    return self._told(resp, error, history)
+                    return self._told(request, resp, error, history)
+                assert seen is not None
                 history = (*history, _record(request, seen, delay))
             finally:
                 del resp, error, seen  # what was raised holds this frame
-            await self._sleep(delay)
+            if delay:
+                await self._sleep(delay)
 
-    @staticmethod
     def _told(
-        resp: ClientResponse | None, error: Exception | None, history: tuple[RetryRecord, ...]
+        self,
+        request: ClientRequest,
+        resp: ClientResponse | None,
+        error: Exception | None,
+        history: tuple[RetryRecord, ...],
     ) -> ClientResponse:
         """What the caller gets, with the attempts before it."""
-        told: Any = resp if error is None else error
-        if history or getattr(told, "retry_history", None) is None:
-            told.retry_history = history
         try:
             if error is not None:
+                error.retry_history = history  # type: ignore[attr-defined]
+                if isinstance(error, _LOST) and not isinstance(error, _UNMADE) and not _is_asked(request):
+                    self._expect_second_try(request, error)
                 raise error
             assert resp is not None
+            if history or not hasattr(resp, "retry_history"):
+                resp.retry_history = history  # type: ignore[attr-defined]
             return resp
         finally:
-            del told, error
+            del error
 
     async def _settle(
         self,
@@ -333,8 +322,7 @@ class Policies:
         """Send a request once, or a second time beside that."""
         if self.hedge is not None and _is_copiable(attempt.request):
             delay = self.hedge.delay(attempt.key, attempt.request.method, self._clock())
-            if delay is not None:
-                return self._hedge(self.hedge, delay, attempt, handler)
+            return self._hedge(self.hedge, delay, attempt, handler)
         return self._make(attempt, handler)
 
     async def _make(self, attempt: "_Attempt", handler: ClientHandlerType) -> ClientResponse:
@@ -343,12 +331,17 @@ class Policies:
         try:
             now = self._clock()
             if self._gates:
-                now = await self._pass(attempt, now)
+                for gate in self._lookers:
+                    attempt.look(gate, now)
+                permit = attempt.advance(now)
+                if permit is not None:
+                    now = await self._pass(attempt, permit)
             attempt.sent_at = now
             resp = await handler(attempt.request)
             at = self._clock()
-            outcome = self._classifier.of_response(resp)
-            self._observe(attempt, Observation.of(outcome, at - now, at, resp))
+            self._observe(
+                attempt, Observation(self._classifier.of_response(resp), at - now, at, resp.status, resp)
+            )
         except BaseException as exc:
             if resp is not None:
                 resp.close()
@@ -365,10 +358,10 @@ class Policies:
                 connection.add_callback(attempt.end)
         return resp
 
-    async def _pass(self, attempt: "_Attempt", now: float) -> float:
-        """Wait for the gates, and return when they were passed."""
-        attempt.look(now)
-        while (permit := attempt.advance(now)) is not None:
+    async def _pass(self, attempt: "_Attempt", permit: Permit | None) -> float:
+        """Wait for the gates, from the first that holds an attempt up, and return when they were passed."""
+        now = 0.0
+        while permit is not None:
             while permit.ready_at == QUEUED:
                 attempt.waiter = asyncio.get_running_loop().create_future()
                 await attempt.waiter
@@ -376,6 +369,7 @@ class Policies:
             while (left := permit.ready_at - self._clock()) > 0:
                 await self._sleep(max(left, _RESOLUTION))
             now = self._clock()
+            permit = attempt.advance(now)
         return now
 
     def _fail(self, attempt: "_Attempt", exc: BaseException) -> None:
@@ -395,50 +389,23 @@ class Policies:
         self._tallies.get(attempt.key, seen.at).counts[seen.outcome] += 1
 
     async def _hedge(
-        self, hedge: Hedge, delay: float, first: "_Attempt", handler: ClientHandlerType
+        self, hedge: Hedge, delay: float | None, first: "_Attempt", handler: ClientHandlerType
     ) -> ClientResponse:
-        """Make an attempt, and others when it takes longer than `delay`."""
-        attempts: dict[Attempted, _Attempt] = {start(self._make(first, handler)): first}
-        last: _Attempt | None = first
-
-        def due() -> float | None:
-            if last is None or len(attempts) > hedge.max_hedges:
-                return None
-            # The time in queues does not count: another attempt would wait there, too.
-            return delay if last.sent_at is None else last.sent_at + delay - self._clock()
-
-        def another() -> Attempted | None:
-            nonlocal last
+        """Make an attempt, and others when it takes longer than `delay`; None where that is to be learned."""
+        if delay is None:
+            resp, number = await self._make(first, handler), 0
+        else:
+            hedged = _Hedged(self, hedge, delay, first, handler)
+            resp, number = await hedged.run(self._make(first, handler))
+        if number:
             now = self._clock()
-            assert self.budget is not None
-            if not self.budget.withdraw(first.key, now):
-                hedge.denied(first.key)
-                last = None
-                return None
-            hedge.launched(first.key)
-            last = _Attempt(self, _copied(first.request), first.key)
-            task = start(self._make(last, handler))
-            attempts[task] = last
-            return task
-
-        def will_do(task: Attempted) -> bool:
-            seen = attempts[task].seen
-            return seen is not None and not seen.outcome.is_failure and not seen.outcome.is_pressure
-
-        winner = await race(next(iter(attempts)), due, another, will_do)
-        chosen, now = attempts[winner], self._clock()
-        if chosen is not first:
             hedge.won(first.key)
             assert first.sent_at is not None
             hedge.record(first.key, now - first.sent_at, now)
-        elif will_do(winner):
-            assert first.seen is not None
-            hedge.record(first.key, first.seen.latency, now)
-        first.seen = chosen.seen
-        for attempt in attempts.values():
-            if attempt is not first:
-                attempt.seen = None
-        return winner.result()
+            first.seen = hedged.others[number - 1].seen
+        elif (seen := first.seen) is not None and not seen.outcome.is_failure:
+            hedge.record(first.key, seen.latency, seen.at)
+        return resp
 
     # The second try of the session
 
@@ -491,6 +458,41 @@ class Policies:
 
 def _by_outcome(counts: list[int]) -> Mapping[Outcome, int]:
     return MappingProxyType({outcome: count for outcome, count in zip(Outcome, counts, strict=True) if count})
+
+
+class _Hedged(Race):
+    """The attempts at a hedged request."""
+
+    __slots__ = ("_first", "_handler", "_hedge", "_last", "_policies", "others")
+
+    def __init__(
+        self, policies: Policies, hedge: Hedge, delay: float, first: _Attempt, handler: ClientHandlerType
+    ) -> None:
+        super().__init__(delay, hedge.max_hedges)
+        self._policies, self._hedge = policies, hedge
+        self._first = self._last = first
+        self._handler = handler
+        self.others: list[_Attempt] = []
+
+    def due(self) -> float:
+        sent_at = self._last.sent_at
+        # The time in queues does not count: another attempt would wait there, too.
+        return self._delay if sent_at is None else sent_at + self._delay - self._policies._clock()
+
+    def another(self) -> Coroutine[Any, Any, ClientResponse] | None:
+        policies, key = self._policies, self._first.key
+        assert policies.budget is not None
+        if not policies.budget.withdraw(key, policies._clock()):
+            self._hedge.denied(key)
+            return None
+        self._hedge.launched(key)
+        self._last = _Attempt(policies, _copied(self._first.request), key)
+        self.others.append(self._last)
+        return policies._make(self._last, self._handler)
+
+    def will_do(self, resp: ClientResponse) -> bool:
+        outcome = self._policies._classifier.of_response(resp)
+        return not outcome.is_failure and not outcome.is_pressure
 
 
 Policy.compose = Policies

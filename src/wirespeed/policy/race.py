@@ -1,24 +1,21 @@
 """Attempts at the same request that race: the first answer that will do is taken, the others are let go.
 
-Used for hedged requests. It must not decide when to hedge, nor know what attempts are made of.
+Used for hedged requests, of which one in twenty comes to a second attempt. So the first attempt runs in its
+caller's task, and costs a timer; later ones have tasks of their own, and interrupt it when they win, as
+`asyncio.timeout` does. It must not decide when to hedge, nor know what attempts are made of.
 """
 
+import abc
 import asyncio
-import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 
 from aiohttp import ClientResponse
 
 Attempted = asyncio.Task[ClientResponse]
 
-
-def start(attempt: Coroutine[Any, Any, ClientResponse]) -> Attempted:
-    """Make a task of an attempt; where that is possible it runs at once, up to its first wait."""
-    loop = asyncio.get_running_loop()
-    if sys.version_info >= (3, 12):
-        return asyncio.Task(attempt, loop=loop, eager_start=True)
-    return loop.create_task(attempt)
+# CPython 3.11 and later count who wants a task cancelled.
+_COUNTS = hasattr(asyncio.Task, "uncancel")
 
 
 def let_go(task: Attempted) -> None:
@@ -30,40 +27,134 @@ def let_go(task: Attempted) -> None:
         task.result().close()
 
 
-async def race(
-    first: Attempted,
-    due: Callable[[], float | None],
-    another: Callable[[], Attempted | None],
-    will_do: Callable[[Attempted], bool],
-) -> Attempted:
-    """Wait for the first attempt that will do, and start others while none has come.
+class Race(abc.ABC):
+    """A first attempt, and others that join while there is no answer.
 
     Args:
-        first: is under way.
-        due: seconds until another is to be started; None for no more.
-        another: starts one; None when that is refused.
-        will_do: whether an attempt that has ended is what is wanted.
-
-    Returns:
-        That attempt, or the first one where none will do. All others were let go.
+        delay: seconds after which another attempt may join.
+        most: how many may join.
     """
-    running = {first}
-    chosen = None
-    ended: list[Attempted] = []
-    try:
-        while running:
-            left = due()
-            if left is not None and left <= 0:
-                if (task := another()) is not None:
-                    running.add(task)
-                continue
-            done, running = await asyncio.wait(running, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-            ended.extend(done)
-            chosen = next((task for task in done if will_do(task)), None)
-            if chosen is not None:
-                return chosen
-        chosen = first
-        return first
-    finally:
-        for task in {first, *ended, *running} - {chosen}:
+
+    __slots__ = (
+        "_before", "_delay", "_joined", "_loop", "_most", "_number", "_running", "_task", "_timer", "_waiter",
+        "_winner",
+    )  # fmt: skip
+
+    def __init__(self, delay: float, most: int) -> None:
+        self._delay = delay
+        self._most = most
+        self._loop = asyncio.get_running_loop()
+        self._running: dict[Attempted, int] = {}  # those that have joined, by number
+        self._joined = self._number = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self._winner: Attempted | None = None
+        self._task: Any = None  # the first attempt's; None once that has ended
+        self._before = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    # What is raced
+
+    @abc.abstractmethod
+    def due(self) -> float:
+        """Seconds until another attempt is to join; 0 or less for now."""
+
+    @abc.abstractmethod
+    def another(self) -> Coroutine[Any, Any, ClientResponse] | None:
+        """Another attempt; None for no more."""
+
+    @abc.abstractmethod
+    def will_do(self, resp: ClientResponse) -> bool:
+        """Whether a response is worth giving up the other attempts for."""
+
+    # The race
+
+    async def run(self, first: Coroutine[Any, Any, ClientResponse]) -> tuple[ClientResponse, int]:
+        """Wait for the first response that will do, or for what the first attempt comes to.
+
+        Returns:
+            The response, and the number of its attempt, 0 for the first one. All others were let go.
+
+        Raises:
+            What the first attempt has raised, where no other has an answer that will do.
+        """
+        self._task = asyncio.current_task()
+        if _COUNTS:
+            self._before = self._task.cancelling()
+        self._timer = self._loop.call_later(self._delay, self._on_time)
+        resp = error = None
+        has_taken_back = False
+        try:
+            try:
+                resp = await first
+            except asyncio.CancelledError:
+                if self._winner is None or not self._takes_back():
+                    raise
+                has_taken_back = True
+            except Exception as exc:
+                error = exc
+            if self._winner is not None and not has_taken_back:
+                self._takes_back()  # something inside has swallowed it
+            self._task = None
+            if self._running and self._winner is None and (resp is None or not self.will_do(resp)):
+                await self._others()
+            if self._winner is not None:
+                if resp is not None:
+                    resp.close()
+                return self._winner.result(), self._number
+            if error is not None:
+                raise error
+            assert resp is not None
+            return resp, 0
+        except BaseException:
+            if self._winner is not None:
+                let_go(self._winner)
+            raise
+        finally:
+            self._task = None
+            self._timer.cancel()
+            for other in self._running:
+                other.remove_done_callback(self._on_end)
+                let_go(other)
+            del error  # its traceback holds this frame
+
+    def _takes_back(self) -> bool:
+        """Take back our cancelling; false where somebody else wants the first attempt cancelled, too."""
+        assert self._task is not None
+        return not _COUNTS or self._task.uncancel() <= self._before
+
+    async def _others(self) -> None:
+        """Wait for an attempt that will do, or until there is none left."""
+        while self._running and self._winner is None:
+            self._waiter = self._loop.create_future()
+            await self._waiter
+
+    def _on_time(self) -> None:
+        left = self.due()
+        if left <= 0:
+            attempt = self.another()
+            if attempt is None:
+                return
+            task = self._loop.create_task(attempt)
+            self._joined += 1
+            self._running[task] = self._joined
+            task.add_done_callback(self._on_end)
+            if self._joined == self._most:
+                return
+            left = self._delay
+        self._timer = self._loop.call_later(left, self._on_time)
+
+    def _on_end(self, task: Attempted) -> None:
+        number = self._running.pop(task)
+        if (
+            self._winner is None
+            and not task.cancelled()
+            and task.exception() is None
+            and self.will_do(task.result())
+        ):
+            self._winner, self._number = task, number
+            if self._task is not None:
+                self._task.cancel()
+        else:
             let_go(task)
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)

@@ -1,7 +1,7 @@
 """Retries: whether a request that failed is to be sent again, and when.
 
-Decisions only: the waiting, the body and the budget are the driver's. Parameters are named as urllib3's Retry has
-them; the delays are "full jitter" (Brooker, Exponential Backoff And Jitter, AWS Architecture Blog, 2015).
+Decisions only: the waiting, the body and the budget are the driver's. Parameters are named as urllib3's Retry
+has them; the delays are "full jitter" (Brooker, Exponential Backoff And Jitter, AWS Architecture Blog, 2015).
 """
 
 import enum
@@ -113,7 +113,7 @@ class RetryState:
         Args:
             method: of the request.
             seen: the attempt.
-            deadline: when the request's whole time ends, on the clock of `seen.at`; None where that is not known.
+            deadline: when the request's whole time ends, on the clock of `seen.at`; None where unknown.
 
         Returns:
             Seconds to wait before it is sent again; None for not again, and `refusal` says why.
@@ -172,8 +172,8 @@ class Retry(Policy):
 
     A request whose connection could not be made, or was lost before anything was sent, may be sent again
     whatever its method; one that the server may have acted on only with one of `allowed_methods`. The delay
-    before the n-th retry is random between 0 and `backoff_factor * 2 ** (n - 1)` seconds, plus what the server
-    asked for. The first retry after a lost connection is made at once.
+    before the n-th retry is random between 0 and `backoff_factor * 2 ** (n - 1)` seconds, plus what the
+    server asked for. The first retry after a lost connection is made at once.
 
     Args:
         total: retries of one request, of all kinds; None for as many as the other limits allow.
@@ -188,8 +188,8 @@ class Retry(Policy):
         backoff_factor: seconds, see above.
         backoff_jitter: seconds; random up to so many are added to each delay.
         backoff_max: seconds; the bound of all that, without what the server asked for.
-        respect_retry_after_header: wait for as long as `Retry-After` says, in seconds or until a date, after a
-            413, 429 or 503; these are retried then, whatever `status_forcelist` says.
+        respect_retry_after_header: wait for as long as `Retry-After` says, in seconds or until a date, after
+            a 413, 429 or 503; these are retried then, whatever `status_forcelist` says.
         retry_after_max: seconds; a server that asks for more is asked again after this.
         random: a number from 0 to 1, excluded, for the jitter.
         wall: seconds since the epoch, for dates.
@@ -291,7 +291,7 @@ class Retry(Policy):
         if self.respect_retry_after_header and seen.status in RETRY_AFTER_STATUSES:
             asked = retry_after(seen.headers, self._wall())
             if asked is not None:
-                delay += min(max(asked, 0.0), self.retry_after_max)
+                delay += min(asked, self.retry_after_max)
         return delay
 
     def note(self, key: Hashable, refusal: Refusal | None, now: float | None = None) -> None:

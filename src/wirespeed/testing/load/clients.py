@@ -148,6 +148,7 @@ class SessionClient(Client):
             Kind.READ: read if self.target.workload.hosts == 1 else read_in_turn,
             Kind.TRACED: read,
             Kind.MIDDLEWARE: read,
+            Kind.POLICIES: read,
             Kind.DECODE: decode,
             Kind.POST: post,
             Kind.RICH: rich,
@@ -175,8 +176,21 @@ class _Loopback(AbstractResolver):
         """Nothing to close."""
 
 
+def _all_policies() -> Any:
+    """Every policy at once, each wide enough to let all requests of a measurement pass at once."""
+    policy: Any = importlib.import_module("wirespeed.policy")
+    return policy.Policies(
+        retry=policy.Retry(),
+        hedge=policy.Hedge(),
+        bulkhead=policy.Bulkhead(workloads.WIDE),
+    )
+
+
 def _hooks(module: Any, kind: Kind) -> dict[str, Any]:
     """Settings of a session whose requests pass through code of the user's."""
+    if kind is Kind.POLICIES:
+        is_ours = module.ClientSession.__module__.partition(".")[0] == "wirespeed"
+        return {"middlewares": (_all_policies(),)} if is_ours else {}
     if kind is Kind.MIDDLEWARE:
 
         async def pass_on(req: Any, handler: Any) -> Any:

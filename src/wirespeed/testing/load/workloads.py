@@ -15,6 +15,7 @@ class Kind(enum.Enum):
     POST = "POST of a JSON body, read()"
     TRACED = "GET, read(), with a TraceConfig for start, end and exception"
     MIDDLEWARE = "GET, read(), through one middleware that passes on"
+    POLICIES = "GET, read(), through all policies of wirespeed; other clients without any"
     RICH = "GET with params, 2 headers, cookies, timeouts, raise_for_status, json()"
 
 
@@ -76,6 +77,8 @@ CONNECT_TIMEOUT: Final = 10.0
 """Seconds for a rich request's connection, waiting for it included."""
 READ_TIMEOUT: Final = 20.0
 """Seconds between two reads of a rich request."""
+WIDE: Final = 1_000_000
+"""A limit that no measurement reaches: of attempts at once, or per second."""
 
 POST_PAYLOAD: Final = {
     "id": 10425,
@@ -143,6 +146,7 @@ _ALL: Final = (
         goal=8.0,
     ),
     Workload("traced64", "GET json, traced, 64", Kind.TRACED, goal=5.0),
+    Workload("policies64", "GET json, all policies, 64", Kind.POLICIES, goal=3.0),
     Workload("middleware64", "GET json, one middleware, 64", Kind.MIDDLEWARE, goal=4.0),
     Workload("asyncio64", "GET json, 64, on asyncio's own loop", on_asyncio=True, goal=4.0),
 )
@@ -155,6 +159,7 @@ _SHORT: Final = {
     "decode": "decode64",
     "traced": "traced64",
     "middleware": "middleware64",
+    "policies": "policies64",
     "fresh": "fresh32",
     "gather": "gather100k",
     "asyncio": "asyncio64",
