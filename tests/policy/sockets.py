@@ -127,8 +127,7 @@ async def acting(*actions: Action, then: Action = ok, early: bool = False) -> As
 
 def in_use(session: Session) -> int:
     """How many connections of a session are somebody's."""
-    assert session.connector is not None
-    return len(session.connector._acquired)
+    return 0 if session.connector is None else len(session.connector._acquired)
 
 
 @asynccontextmanager

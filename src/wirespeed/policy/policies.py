@@ -33,6 +33,7 @@ from aiohttp import (
     ServerDisconnectedError,
     hdrs,
 )
+from aiohttp.helpers import TimerNoop
 from aiohttp.payload import BytesPayload
 
 from .budget import BudgetStats, RetryBudget
@@ -144,12 +145,29 @@ def _is_copiable(request: Any) -> bool:
     )
 
 
+class _Beside(TimerNoop):
+    """The timer of an attempt in a task of its own.
+
+    aiohttp's takes whoever leaves it for the task that has entered last, and a timeout for somebody's wish to
+    cancel; it does for the first attempt, and whoever ends with that is let go.
+    """
+
+    def __init__(self, timer: Any) -> None:
+        self._timer = timer
+
+    @property
+    def _cancelled(self) -> bool:
+        return _has_passed(self._timer)
+
+
 def _copied(request: ClientRequest) -> ClientRequest:
     """A request that can be sent beside the one it is copied from."""
     copied = copy.copy(request)
     copied.headers = request.headers.copy()
     # The task that sends the other one's body.
     vars(copied).pop("_ClientRequest__writer", None)
+    if not _is_asked(request):
+        copied._timer = _Beside(request._timer)
     return copied
 
 
@@ -493,6 +511,9 @@ class _Hedged(Race):
     def will_do(self, resp: ClientResponse) -> bool:
         outcome = self._policies._classifier.of_response(resp)
         return not outcome.is_failure and not outcome.is_pressure
+
+    def is_over(self) -> bool:
+        return _has_passed(self._first.request._timer)
 
 
 Policy.compose = Policies

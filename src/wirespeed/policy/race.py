@@ -66,6 +66,10 @@ class Race(abc.ABC):
     def will_do(self, resp: ClientResponse) -> bool:
         """Whether a response is worth giving up the other attempts for."""
 
+    @abc.abstractmethod
+    def is_over(self) -> bool:
+        """Whether the time for all attempts has passed; the first was told of it, the others may not know."""
+
     # The race
 
     async def run(self, first: Coroutine[Any, Any, ClientResponse]) -> tuple[ClientResponse, int]:
@@ -95,7 +99,7 @@ class Race(abc.ABC):
             if self._winner is not None and not has_taken_back:
                 self._takes_back()  # something inside has swallowed it
             self._task = None
-            if self._running and self._winner is None and (resp is None or not self.will_do(resp)):
+            if self._running and self._winner is None and self._is_open(resp):
                 await self._others()
             if self._winner is not None:
                 if resp is not None:
@@ -116,6 +120,10 @@ class Race(abc.ABC):
                 other.remove_done_callback(self._on_end)
                 let_go(other)
             del error  # its traceback holds this frame
+
+    def _is_open(self, resp: ClientResponse | None) -> bool:
+        """Whether the other attempts are worth waiting for after what the first one has come to."""
+        return not self.is_over() if resp is None else not self.will_do(resp)
 
     def _takes_back(self) -> bool:
         """Take back our cancelling; false where somebody else wants the first attempt cancelled, too."""
