@@ -40,7 +40,8 @@ class Time:
         return time.monotonic() + self.offset
 
     async def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
+        if seconds:
+            self.slept.append(seconds)
         if self.during is not None:
             self.during(seconds)
         self.offset += seconds

@@ -15,7 +15,7 @@ from .gates import Clock, Metric, Policy
 from .keyed import MAX_KEYS, Keyed
 
 _ROUNDING = 1e-9
-"""Shares are floats; a retry is not lost to the last bit."""
+"""Shares are floats; a retry is not lost to the last bit. Of what a retry costs."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,12 @@ class _Account:
 
     def turn(self, now: float) -> None:
         """Forget what was earned too long ago."""
-        self.older = self.fresh if now < self.turn_at + self.half else 0.0
+        end = self.turn_at + self.half
+        is_next = now < end
+        self.older = self.fresh if is_next else 0.0
         self.fresh = 0.0
-        self.turn_at = now + self.half
+        # Late turns do not lengthen the halves, or what was earned would last for up to one and a half ttl.
+        self.turn_at = end if is_next else now + self.half
 
 
 class RetryBudget(Policy):
@@ -110,9 +113,12 @@ class RetryBudget(Policy):
         self.ratio, self.min_per_second, self.ttl, self.clock = ratio, min_per_second, ttl, clock
         # What a retry costs, in requests.
         self._cost = 1 / ratio if ratio else math.inf
+        self._enough = self._cost * (1 - _ROUNDING)
         self._half = ttl / 2
         # A second's worth, or one: a floor below one per second is one now and then.
         self._reserve = max(1.0, min_per_second) if min_per_second else 0.0
+        # Seconds until it is full again; one without bound always is.
+        self._refill = self._reserve / min_per_second if 0 < min_per_second < math.inf else 0.0
         self._accounts = Keyed(self._new_account, self.metrics, max_keys)
 
     def _new_account(self, key: Hashable, now: float) -> _Account:
@@ -154,15 +160,16 @@ class RetryBudget(Policy):
             return False
         account.reserve = reserve - 1
         account.reserve_at = max(now, account.reserve_at)
-        account.full_at = account.reserve_at + self._reserve / self.min_per_second
+        account.full_at = account.reserve_at + self._refill
         account.spent += 1
         return True
 
     def _earned(self, account: _Account) -> bool:
         """Pay from what was earned, the oldest first."""
-        left = account.older + account.fresh - self._cost
-        if not left >= -_ROUNDING:
+        earned = account.older + account.fresh
+        if earned < self._enough:
             return False
+        left = earned - self._cost
         account.older = max(0.0, account.older - self._cost)
         account.fresh = max(0.0, left - account.older)
         return True

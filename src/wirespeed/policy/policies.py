@@ -14,28 +14,23 @@ Nothing is held while a retry waits. It must not decide anything that a policy c
 """
 
 import asyncio
-import contextvars
 import copy
 import time
-import weakref
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 from aiohttp import (
-    ClientConnectorError,
     ClientHandlerType,
-    ClientOSError,
     ClientRequest,
     ClientResponse,
-    ConnectionTimeoutError,
-    ServerDisconnectedError,
     hdrs,
 )
 from aiohttp.helpers import TimerNoop
 from aiohttp.payload import BytesPayload
 
+from . import second_try
 from .budget import BudgetStats, RetryBudget
 from .classify import Classifier
 from .gates import QUEUED, Clock, Gate, KeyOf, Permit, Policy
@@ -48,10 +43,6 @@ from .retry import Refusal, Retry, RetryRecord, RetryStats
 
 Sleep = Callable[[float], Awaitable[object]]
 
-_LOST = (ClientOSError, ServerDisconnectedError)
-"""After which aiohttp sends an idempotent request again, middlewares and all, once and by itself."""
-_UNMADE = (ClientConnectorError, ConnectionTimeoutError)
-"""After these it does not, although some are such."""
 _RESOLUTION = 0.001
 """Seconds; uvloop's timers know milliseconds, and would be asked again and again for less."""
 
@@ -72,25 +63,6 @@ class PoliciesStats:
     adaptive: Any = None
     rate: Any = None
     breaker: Any = None
-
-
-class _Ended(NamedTuple):
-    """A request that has ended with a lost connection, and may come a second time.
-
-    Attributes:
-        timer: of the caller's request; that try has it, too.
-        request: a reference to it; a middleware sends the same again, a session one made anew.
-        passed: the policies that are not to take that try for a request of the caller's.
-        error: to be raised by the one of them that refuses; None where they were asked already.
-    """
-
-    timer: Any
-    request: "weakref.ref[ClientRequest]"
-    passed: tuple["Policies", ...]
-    error: BaseException | None
-
-
-_ended: contextvars.ContextVar[_Ended | None] = contextvars.ContextVar("wirespeed.policy", default=None)
 
 
 class _Tally:
@@ -130,11 +102,6 @@ def _has_passed(timer: Any) -> bool:
     return bool(getattr(timer, "has_passed", False) or getattr(timer, "_cancelled", False))
 
 
-def _is_asked(request: ClientRequest) -> bool:
-    """Whether the session asks `may_send_again` itself: its timers say whether they passed."""
-    return hasattr(request._timer, "has_passed")
-
-
 def _is_copiable(request: Any) -> bool:
     """Whether two attempts at a request may be under way at once."""
     return (
@@ -166,9 +133,14 @@ def _copied(request: ClientRequest) -> ClientRequest:
     copied.headers = request.headers.copy()
     # The task that sends the other one's body.
     vars(copied).pop("_ClientRequest__writer", None)
-    if not _is_asked(request):
+    if not second_try.is_asked(request):
         copied._timer = _Beside(request._timer)
     return copied
+
+
+def _is_good(outcome: Outcome) -> bool:
+    """Whether an answer is worth giving up others for, and its latency worth knowing."""
+    return not outcome.is_failure and not outcome.is_pressure
 
 
 def _record(request: ClientRequest, seen: Observation, delay: float) -> RetryRecord:
@@ -244,7 +216,7 @@ class Policies:
             PolicyError: a policy refuses it.
             What sending raises; it has `retry_history`, as the response has.
         """
-        is_second_try = _ended.get() is not None and self._take_second_try(request)
+        is_second_try = second_try.is_second_try(self, request)
         key = self._key(request)
         if self.budget is not None and not is_second_try:
             self.budget.deposit(key, self._clock())
@@ -268,10 +240,13 @@ class Policies:
                     return self._told(request, resp, error, history)
                 assert seen is not None
                 history = (*history, _record(request, seen, delay))
+            except BaseException:
+                if resp is not None:
+                    resp.close()  # a policy has raised what it must not
+                raise
             finally:
                 del resp, error, seen  # what was raised holds this frame
-            if delay:
-                await self._sleep(delay)
+            await self._sleep(delay)
 
     def _told(
         self,
@@ -284,8 +259,7 @@ class Policies:
         try:
             if error is not None:
                 error.retry_history = history  # type: ignore[attr-defined]
-                if isinstance(error, _LOST) and not isinstance(error, _UNMADE) and not _is_asked(request):
-                    self._expect_second_try(request, error)
+                second_try.expect(self, request, error)
                 raise error
             assert resp is not None
             if history or not hasattr(resp, "retry_history"):
@@ -340,7 +314,7 @@ class Policies:
         """Send a request once, or a second time beside that."""
         if self.hedge is not None and _is_copiable(attempt.request):
             delay = self.hedge.delay(attempt.key, attempt.request.method, self._clock())
-            return self._hedge(self.hedge, delay, attempt, handler)
+            return _Hedged(self, self.hedge, delay, attempt, handler).run(self._make(attempt, handler))
         return self._make(attempt, handler)
 
     async def _make(self, attempt: "_Attempt", handler: ClientHandlerType) -> ClientResponse:
@@ -403,27 +377,11 @@ class Policies:
             self._observe(attempt, Observation(outcome, at - sent_at, at, error=exc))
 
     def _observe(self, attempt: "_Attempt", seen: Observation) -> None:
-        attempt.observe(seen)
-        self._tallies.get(attempt.key, seen.at).counts[seen.outcome] += 1
-
-    async def _hedge(
-        self, hedge: Hedge, delay: float | None, first: "_Attempt", handler: ClientHandlerType
-    ) -> ClientResponse:
-        """Make an attempt, and others when it takes longer than `delay`; None where that is to be learned."""
-        if delay is None:
-            resp, number = await self._make(first, handler), 0
+        if attempt.sent_at is None:
+            attempt.seen = seen  # it was not made: gates that are told nothing give back what was reserved
         else:
-            hedged = _Hedged(self, hedge, delay, first, handler)
-            resp, number = await hedged.run(self._make(first, handler))
-        if number:
-            now = self._clock()
-            hedge.won(first.key)
-            assert first.sent_at is not None
-            hedge.record(first.key, now - first.sent_at, now)
-            first.seen = hedged.others[number - 1].seen
-        elif (seen := first.seen) is not None and not seen.outcome.is_failure:
-            hedge.record(first.key, seen.latency, seen.at)
-        return resp
+            attempt.observe(seen)
+        self._tallies.get(attempt.key, seen.at).counts[seen.outcome] += 1
 
     # The second try of the session
 
@@ -436,33 +394,8 @@ class Policies:
             return False
         if self.budget is not None and not self.budget.withdraw(self._key(request), self._clock()):
             return False
-        if _is_asked(request):
-            self._expect_second_try(request, None)
-        return True
-
-    def _expect_second_try(self, request: ClientRequest, error: BaseException | None) -> None:
-        """Remember a request by which aiohttp calls us again, or has leave to."""
-        ended = _ended.get()
-        passed = ended.passed if ended is not None and ended.timer is request._timer else ()
-        # A copy has no traceback, which would keep all frames of the request for as long as the task runs.
-        error = copy.copy(error)
-        _ended.set(_Ended(request._timer, weakref.ref(request), (*passed, self), error))
-
-    def _take_second_try(self, request: ClientRequest) -> bool:
-        """Whether this is a session's second try; where it must not be, raise what the first has raised."""
-        ended = _ended.get()
-        if ended is None or ended.timer is not request._timer or self not in ended.passed:
-            return False
-        others = tuple(policies for policies in ended.passed if policies is not self)
-        _ended.set(ended._replace(passed=others) if others else None)
-        if ended.request() is request:
-            return False
-        if ended.error is not None and not self.may_send_again(request):
-            _ended.set(None)
-            try:
-                raise ended.error
-            finally:
-                del ended  # its error holds this frame
+        if second_try.is_asked(request):
+            second_try.expect(self, request, None)
         return True
 
     # Figures
@@ -484,7 +417,12 @@ class _Hedged(Race):
     __slots__ = ("_first", "_handler", "_hedge", "_last", "_policies", "others")
 
     def __init__(
-        self, policies: Policies, hedge: Hedge, delay: float, first: _Attempt, handler: ClientHandlerType
+        self,
+        policies: Policies,
+        hedge: Hedge,
+        delay: float | None,
+        first: _Attempt,
+        handler: ClientHandlerType,
     ) -> None:
         super().__init__(delay, hedge.max_hedges)
         self._policies, self._hedge = policies, hedge
@@ -493,9 +431,12 @@ class _Hedged(Race):
         self.others: list[_Attempt] = []
 
     def due(self) -> float:
+        assert self._delay is not None
         sent_at = self._last.sent_at
-        # The time in queues does not count: another attempt would wait there, too.
-        return self._delay if sent_at is None else sent_at + self._delay - self._policies._clock()
+        if sent_at is None:
+            # The time in queues does not count: another attempt would wait there, too.
+            return max(self._delay, _RESOLUTION)
+        return sent_at + self._delay - self._policies._clock()
 
     def another(self) -> Coroutine[Any, Any, ClientResponse] | None:
         policies, key = self._policies, self._first.key
@@ -509,8 +450,19 @@ class _Hedged(Race):
         return policies._make(self._last, self._handler)
 
     def will_do(self, resp: ClientResponse) -> bool:
-        outcome = self._policies._classifier.of_response(resp)
-        return not outcome.is_failure and not outcome.is_pressure
+        return _is_good(self._policies._classifier.of_response(resp))
+
+    def on_end(self, number: int) -> None:
+        first, hedge = self._first, self._hedge
+        if number:
+            now = self._policies._clock()
+            hedge.won(first.key)
+            assert first.sent_at is not None
+            # What the first attempt would have taken at least, see Hedge.
+            hedge.record(first.key, now - first.sent_at, now)
+            first.seen = self.others[number - 1].seen
+        elif (seen := first.seen) is not None and _is_good(seen.outcome):
+            hedge.record(first.key, seen.latency, seen.at)
 
     def is_over(self) -> bool:
         return _has_passed(self._first.request._timer)

@@ -7,7 +7,7 @@ caller's task, and costs a timer; later ones have tasks of their own, and interr
 
 import abc
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from typing import Any
 
 from aiohttp import ClientResponse
@@ -31,7 +31,7 @@ class Race(abc.ABC):
     """A first attempt, and others that join while there is no answer.
 
     Args:
-        delay: seconds after which another attempt may join.
+        delay: seconds after which another attempt may join; None for never.
         most: how many may join.
     """
 
@@ -40,7 +40,7 @@ class Race(abc.ABC):
         "_winner",
     )  # fmt: skip
 
-    def __init__(self, delay: float, most: int) -> None:
+    def __init__(self, delay: float | None, most: int) -> None:
         self._delay = delay
         self._most = most
         self._loop = asyncio.get_running_loop()
@@ -70,13 +70,17 @@ class Race(abc.ABC):
     def is_over(self) -> bool:
         """Whether the time for all attempts has passed; the first was told of it, the others may not know."""
 
+    @abc.abstractmethod
+    def on_end(self, number: int) -> None:
+        """The response of an attempt is taken; the first attempt has number 0."""
+
     # The race
 
-    async def run(self, first: Coroutine[Any, Any, ClientResponse]) -> tuple[ClientResponse, int]:
+    async def run(self, first: Awaitable[ClientResponse]) -> ClientResponse:
         """Wait for the first response that will do, or for what the first attempt comes to.
 
         Returns:
-            The response, and the number of its attempt, 0 for the first one. All others were let go.
+            The response. All other attempts were let go.
 
         Raises:
             What the first attempt has raised, where no other has an answer that will do.
@@ -84,7 +88,8 @@ class Race(abc.ABC):
         self._task = asyncio.current_task()
         if _COUNTS:
             self._before = self._task.cancelling()
-        self._timer = self._loop.call_later(self._delay, self._on_time)
+        if self._delay is not None:
+            self._timer = self._loop.call_later(self._delay, self._on_time)
         resp = error = None
         has_taken_back = False
         try:
@@ -104,21 +109,25 @@ class Race(abc.ABC):
             if self._winner is not None:
                 if resp is not None:
                     resp.close()
-                return self._winner.result(), self._number
+                self.on_end(self._number)
+                return self._winner.result()
             if error is not None:
                 raise error
             assert resp is not None
-            return resp, 0
+            self.on_end(0)
+            return resp
         except BaseException:
+            if resp is not None:
+                resp.close()  # one that would not do, while the others were waited for
             if self._winner is not None:
                 let_go(self._winner)
             raise
         finally:
             self._task = None
-            self._timer.cancel()
-            for other in self._running:
-                other.remove_done_callback(self._on_end)
-                let_go(other)
+            if self._timer is not None:
+                self._timer.cancel()
+            while self._running:
+                let_go(self._running.popitem()[0])
             del error  # its traceback holds this frame
 
     def _is_open(self, resp: ClientResponse | None) -> bool:
@@ -148,11 +157,13 @@ class Race(abc.ABC):
             task.add_done_callback(self._on_end)
             if self._joined == self._most:
                 return
-            left = self._delay
+            left = self._delay or 0.0
         self._timer = self._loop.call_later(left, self._on_time)
 
     def _on_end(self, task: Attempted) -> None:
-        number = self._running.pop(task)
+        number = self._running.pop(task, None)
+        if number is None:
+            return  # it was let go
         if (
             self._winner is None
             and not task.cancelled()
