@@ -61,7 +61,8 @@ def status(number: int, *headers: tuple[str, str], body: bytes = b"no") -> Actio
 
 def reset_now(exchange: Exchange) -> None:
     """A reset instead of an answer."""
-    reset(exchange.connection.transport)
+    if not exchange.connection.transport.is_closing():
+        reset(exchange.connection.transport)
     exchange.finish()
 
 
