@@ -447,7 +447,14 @@ class _Hedged(Race):
         self._hedge.launched(key)
         self._last = _Attempt(policies, _copied(self._first.request), key)
         self.others.append(self._last)
-        return policies._make(self._last, self._handler)
+        return self._make(self._last)
+
+    async def _make(self, attempt: _Attempt) -> ClientResponse:
+        try:
+            return await self._policies._make(attempt, self._handler)
+        except BaseException:
+            attempt.seen = None  # what was raised holds the frames that hold the attempt
+            raise
 
     def will_do(self, resp: ClientResponse) -> bool:
         return _is_good(self._policies._classifier.of_response(resp))
