@@ -28,7 +28,7 @@ FLOORS = {
     "loops": 0,
     "_core": 10,
     "observe": 10,
-    "policy": 10,
+    "policy": 11,
     "testing": 10,
     "stamps": 15,
     "dialling": 15,

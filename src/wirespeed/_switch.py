@@ -34,6 +34,7 @@ def _core_is_importable() -> bool:
             learning,
             message,
             parser,
+            policed,
             pool,
             request,
             response,

@@ -53,7 +53,15 @@ NOT_CONNECTED = (
     ClientConnectorCertificateError,
     ClientConnectorSSLError,
 )
-UNTIMED = TimerNoop()
+
+
+class Untimed(TimerNoop):
+    """The timer of requests without a total time; policies know by `has_passed` that a call asks them."""
+
+    has_passed = False
+
+
+UNTIMED = Untimed()
 BaseTimerContext.register(Clock)
 
 

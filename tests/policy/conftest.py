@@ -3,9 +3,13 @@
 """
 
 import os
+import socket
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from .sockets import SESSIONS, Sessions
 
 LONG = os.environ.get("WIRESPEED_LONG", "") not in ("", "0")
 
@@ -37,3 +41,18 @@ class FakeClock:
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()
+
+
+@pytest.fixture(params=sorted(SESSIONS))
+def kind(request: pytest.FixtureRequest) -> Sessions:
+    """Each kind of session that policies work on."""
+    found: Sessions = SESSIONS[request.param]
+    return found
+
+
+@pytest.fixture
+def unused_port() -> Iterator[int]:
+    """A port where nobody listens."""
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        yield nobody.getsockname()[1]

@@ -142,6 +142,8 @@ def test_only_keys_that_are_quiet_are_forgotten_and_their_counts_are_kept(clock:
     for _ in range(20):
         hedge.record("a", 0.1)
     hedge.launched("a")
+    clock.advance(60)
+    hedge.record("a", 0.1)
     clock.advance(119)
     hedge.record("b", 0.1)
     assert hedge.delay("a", "GET") is not None

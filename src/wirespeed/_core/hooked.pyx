@@ -35,7 +35,7 @@ async def _await(awaitable):
     return await awaitable
 
 
-cdef object _coroutine(object awaitable):
+cdef object as_coroutine(object awaitable):
     """What code of the user's returned, as something that can be driven."""
     if type(awaitable) is CoroutineType or isinstance(awaitable, NativeCoroutine):
         return awaitable
@@ -288,7 +288,7 @@ cdef class HookedCoroutine(NativeCoroutine):
             if self.receiver_at < len(receivers):
                 receiver = receivers[self.receiver_at]
                 self.receiver_at += 1
-                return _coroutine(receiver(hop.session, hop.contexts[self.config_at], self.params))
+                return as_coroutine(receiver(hop.session, hop.contexts[self.config_at], self.params))
             self.config_at += 1
             self.receiver_at = 0
         return None
@@ -339,8 +339,8 @@ cdef class HookedCoroutine(NativeCoroutine):
             hop.value = hop.body._value
         hop.req = hop.template.new_request(hop)
         if len(self.middlewares) == 1:
-            return _coroutine(self.middlewares[0](hop.req, hop))
-        return _coroutine(hop.lane._chain(hop, self.middlewares)(hop.req))
+            return as_coroutine(self.middlewares[0](hop.req, hop))
+        return as_coroutine(hop.lane._chain(hop, self.middlewares)(hop.req))
 
     cdef object _on_inner_done(self, object result):
         if self.part == Part.INSIDE:

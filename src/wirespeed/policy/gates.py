@@ -29,6 +29,10 @@ KeyOf = Callable[[Any], Hashable]
 """What a request is kept apart by; a request has `method`, `url` and `headers`."""
 
 
+WeightOf = Callable[[Any], float]
+"""How many attempts a request counts for."""
+
+
 class Metric(NamedTuple):
     """A figure of a policy for the exporters.
 
@@ -114,7 +118,7 @@ class Gate(Policy):
     """
 
     key_of: KeyOf | None = None
-    weight_of: Callable[[Any], float] | None = None
+    weight_of: WeightOf | None = None
 
     @abc.abstractmethod
     def acquire(

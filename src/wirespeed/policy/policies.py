@@ -14,24 +14,23 @@ Nothing is held while a retry waits. It must not decide anything that a policy c
 """
 
 import asyncio
-import contextvars
 import copy
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Hashable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import (
     ClientHandlerType,
-    ClientOSError,
     ClientRequest,
     ClientResponse,
-    ServerDisconnectedError,
     hdrs,
 )
 from aiohttp.payload import BytesPayload
 
+from .._switch import NATIVE
+from . import second_try
 from .budget import BudgetStats, RetryBudget
 from .classify import Classifier
 from .gates import QUEUED, Clock, Gate, KeyOf, Permit, Policy
@@ -44,8 +43,11 @@ from .retry import Refusal, Retry, RetryRecord, RetryStats
 
 Sleep = Callable[[float], Awaitable[object]]
 
-_LOST = (ClientOSError, ServerDisconnectedError)
-"""After which aiohttp sends an idempotent request again, middlewares and all, once and by itself."""
+if TYPE_CHECKING or NATIVE:
+    from .._core.policed import Plan
+else:
+    Plan = None
+
 _RESOLUTION = 0.001
 """Seconds; uvloop's timers know milliseconds, and would be asked again and again for less."""
 
@@ -68,17 +70,6 @@ class PoliciesStats:
     breaker: Any = None
 
 
-class _Ended(NamedTuple):
-    """A request that has ended with a lost connection. By its timer, aiohttp's second try is known."""
-
-    timer: Any
-    policies: "Policies"
-    error: BaseException
-
-
-_ended: contextvars.ContextVar[_Ended | None] = contextvars.ContextVar("wirespeed.policy", default=None)
-
-
 class _Tally:
     """The attempts of one key, by outcome."""
 
@@ -94,13 +85,14 @@ class _Tally:
 class _Attempt(Passage):
     """A passage on an event loop."""
 
-    __slots__ = ("clock", "sent_at", "waiter")
+    __slots__ = ("clock", "sent_at", "waiter", "waits_for")
 
     def __init__(self, policies: "Policies", request: ClientRequest, key: Hashable) -> None:
         super().__init__(policies._gates, request, key)
         self.clock = policies._clock
         self.sent_at: float | None = None
         self.waiter: asyncio.Future[None] | None = None
+        self.waits_for: Permit | None = None  # where the core has begun, and could not go on
 
     def wake(self, permit: Permit) -> None:
         if self.waiter is not None and not self.waiter.done():
@@ -121,6 +113,7 @@ def _is_copiable(request: Any) -> bool:
     return (
         (not request.body or isinstance(request.body, BytesPayload))
         and request._upload_tracker is None
+        and request._continue is None
         and hdrs.UPGRADE not in request.headers
     )
 
@@ -202,64 +195,91 @@ class Policies:
         self._classifier = classifier or Classifier()
         self._key, self._clock, self._sleep = key, clock, sleep
         self._tallies: Keyed[_Tally] = Keyed(_Tally)
+        self._plan = (
+            None
+            if Plan is None
+            else Plan(self, second_try.ENDED, Observation, self._tallies.get, _is_copiable, _is_good)
+        )
 
     # A request
 
-    async def __call__(self, request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
+    def __call__(self, request: ClientRequest, handler: ClientHandlerType) -> Awaitable[ClientResponse]:
         """Send a request as the policies have it: what a session calls of a middleware.
 
-        Raises:
+        Raises, when awaited:
             PolicyError: a policy refuses it.
             What sending raises; it has `retry_history`, as the response has.
         """
-        if _ended.get() is not None:
-            self._refuse_second_try(request)
+        if self._plan is not None:
+            return self._plan(request, handler)
+        return self._perform(request, handler)
+
+    async def _perform(self, request: ClientRequest, handler: ClientHandlerType) -> ClientResponse:
+        """Send a request, in Python from start to end."""
+        is_second_try = second_try.is_second_try(self, request)
         key = self._key(request)
-        if self.budget is not None:
+        if self.budget is not None and not is_second_try:
             self.budget.deposit(key, self._clock())
+        return await self._go_on(_Attempt(self, request, key), handler)
+
+    async def _go_on(
+        self,
+        attempt: "_Attempt",
+        handler: ClientHandlerType,
+        resp: ClientResponse | None = None,
+        error: BaseException | None = None,
+    ) -> ClientResponse:
+        """Send a request until the retry policy is content.
+
+        Args:
+            attempt: at it; is made here where neither `resp` nor `error` tells what it has come to.
+            handler: sends.
+            resp: the response.
+            error: what it has raised.
+        """
         retry, state = self.retry, None
         history: tuple[RetryRecord, ...] = ()
         while True:
-            attempt = _Attempt(self, request, key)
-            resp = error = seen = delay = None
+            seen = delay = None
             try:
-                try:
-                    resp = await self._send(attempt, handler)
-                except Exception as exc:
-                    error = exc
-                finally:
-                    seen, attempt.seen = attempt.seen, None
+                if resp is None and error is None:
+                    try:
+                        resp = await self._send(attempt, handler)
+                    except Exception as exc:
+                        error = exc
+                elif error is not None and not isinstance(error, Exception):
+                    raise error
+                seen = attempt.seen
                 if retry is not None and seen is not None and (error is not None or retry.is_retryable(seen)):
                     state = state or retry.begin()
-                    delay = state.next(request.method, seen, self._deadline(request, seen.at))
-                    delay = await self._settle(retry, key, request, resp, delay, state.refusal)
+                    delay = state.next(attempt.request.method, seen, self._deadline(attempt.request, seen.at))
+                    delay = await self._settle(retry, attempt, resp, delay, state.refusal)
                 if delay is None:
-                    return self._told(request, resp, error, history)
+                    return self._told(attempt.request, resp, error, history)
                 assert seen is not None
-                history = (*history, _record(request, seen, delay))
+                history = (*history, _record(attempt.request, seen, delay))
             except BaseException:
                 if resp is not None:
                     resp.close()  # a policy has raised what it must not
                 raise
             finally:
-                del resp, error, seen  # what was raised holds this frame
-            if delay:
-                await self._sleep(delay)
+                # What was raised holds this frame, and the attempt's.
+                resp = error = seen = attempt.seen = None
+            await self._sleep(delay)
+            attempt = _Attempt(self, attempt.request, attempt.key)
 
     def _told(
         self,
         request: ClientRequest,
         resp: ClientResponse | None,
-        error: Exception | None,
+        error: BaseException | None,
         history: tuple[RetryRecord, ...],
     ) -> ClientResponse:
         """What the caller gets, with the attempts before it."""
         try:
             if error is not None:
                 error.retry_history = history  # type: ignore[attr-defined]
-                if isinstance(error, _LOST):
-                    # aiohttp calls us again for the same request, unless it is told apart.
-                    _ended.set(_Ended(request._timer, self, copy.copy(error)))
+                second_try.expect(self, request, error)
                 raise error
             assert resp is not None
             if history or not hasattr(resp, "retry_history"):
@@ -271,8 +291,7 @@ class Policies:
     async def _settle(
         self,
         retry: Retry,
-        key: Hashable,
-        request: ClientRequest,
+        attempt: "_Attempt",
         resp: ClientResponse | None,
         delay: float | None,
         refusal: Refusal | None,
@@ -282,6 +301,7 @@ class Policies:
         Returns:
             `delay`; None where the request is not to be sent again.
         """
+        request, key = attempt.request, attempt.key
         body: Any = request.body
         now = self._clock()
         if delay is not None:
@@ -298,6 +318,9 @@ class Policies:
         if body:
             # Two uploads must not read one body.
             await request.close()
+        if request._continue is not None:
+            # What the last upload waited for was answered, or cancelled with it.
+            request.update_expect_continue()
         return delay
 
     def _deadline(self, request: ClientRequest, now: float) -> float | None:
@@ -311,7 +334,7 @@ class Policies:
         """Send a request once, or a second time beside that."""
         if self.hedge is not None and _is_copiable(attempt.request):
             delay = self.hedge.delay(attempt.key, attempt.request.method, self._clock())
-            return self._hedge(self.hedge, delay, attempt, handler)
+            return _Hedged(self, self.hedge, delay, attempt, handler).run(self._make(attempt, handler))
         return self._make(attempt, handler)
 
     async def _make(self, attempt: "_Attempt", handler: ClientHandlerType) -> ClientResponse:
@@ -320,9 +343,11 @@ class Policies:
         try:
             now = self._clock()
             if self._gates:
-                for gate in self._lookers:
-                    attempt.look(gate, now)
-                permit = attempt.advance(now)
+                permit = attempt.waits_for
+                if permit is None:
+                    for gate in self._lookers:
+                        attempt.look(gate, now)
+                    permit = attempt.advance(now)
                 if permit is not None:
                     now = await self._pass(attempt, permit)
             attempt.sent_at = now
@@ -334,10 +359,7 @@ class Policies:
         except BaseException as exc:
             if resp is not None:
                 resp.close()
-            try:
-                self._fail(attempt, exc)
-            finally:
-                attempt.release(self._clock())
+            self._give_up(attempt, exc)
             raise
         if self._gates:
             connection = resp.connection
@@ -361,8 +383,14 @@ class Policies:
             permit = attempt.advance(now)
         return now
 
+    def _give_up(self, attempt: "_Attempt", exc: BaseException) -> None:
+        """Note what an attempt has raised, and give back what it was granted."""
+        try:
+            self._fail(attempt, exc)
+        finally:
+            attempt.release(self._clock())
+
     def _fail(self, attempt: "_Attempt", exc: BaseException) -> None:
-        """Note what an attempt has raised."""
         if attempt.seen is None:
             at = self._clock()
             outcome = self._classifier.of_error(exc)
@@ -380,24 +408,47 @@ class Policies:
             attempt.observe(seen)
         self._tallies.get(attempt.key, seen.at).counts[seen.outcome] += 1
 
-    async def _hedge(
-        self, hedge: Hedge, delay: float | None, first: "_Attempt", handler: ClientHandlerType
+    # What the core leaves to Python
+
+    def _taken_over(
+        self,
+        request: ClientRequest,
+        key: Hashable,
+        permits: list[Permit],
+        sent_at: float | None,
+    ) -> "_Attempt":
+        """An attempt that the core has begun."""
+        attempt = _Attempt(self, request, key)
+        attempt._permits = permits
+        attempt.sent_at = sent_at
+        return attempt
+
+    def _new_race(self, attempt: "_Attempt", handler: ClientHandlerType, delay: float) -> "_Hedged":
+        """The race of an attempt that is late."""
+        assert self.hedge is not None
+        return _Hedged(self, self.hedge, delay, attempt, handler)
+
+    async def _take_over(
+        self,
+        attempt: "_Attempt",
+        handler: ClientHandlerType,
+        resp: ClientResponse | None,
+        error: BaseException | None,
+        raced: "_Hedged | None",
     ) -> ClientResponse:
-        """Make an attempt, and others when it takes longer than `delay`; None where that is to be learned."""
-        if delay is None:
-            resp, number = await self._make(first, handler), 0
-        else:
-            hedged = _Hedged(self, hedge, delay, first, handler)
-            resp, number = await hedged.run(self._make(first, handler))
-        if number:
-            now = self._clock()
-            hedge.won(first.key)
-            assert first.sent_at is not None
-            hedge.record(first.key, now - first.sent_at, now)
-            first.seen = hedged.others[number - 1].seen
-        elif (seen := first.seen) is not None and _is_good(seen.outcome):
-            hedge.record(first.key, seen.latency, seen.at)
-        return resp
+        """Go on from what an attempt of the core's has come to."""
+        try:
+            if error is not None:
+                self._give_up(attempt, error)
+            if raced is not None:
+                try:
+                    resp, error = await raced.finish(resp, error), None
+                except Exception as exc:
+                    resp, error = None, exc
+            return await self._go_on(attempt, handler, resp, error)
+        finally:
+            del resp, error
+            attempt.seen = None
 
     # The second try of the session
 
@@ -406,19 +457,13 @@ class Policies:
 
         It may not where there is a retry policy, which has decided already; else the budget pays for it.
         """
-        _ended.set(None)
         if self.retry is not None:
             return False
-        return self.budget is None or self.budget.withdraw(self._key(request), self._clock())
-
-    def _refuse_second_try(self, request: ClientRequest) -> None:
-        """Raise anew what a request has ended with, where aiohttp tries a second time and must not."""
-        ended = _ended.get()
-        _ended.set(None)
-        if ended is None or ended.policies is not self or ended.timer is not request._timer:
-            return
-        if not self.may_send_again(request):
-            raise ended.error
+        if self.budget is not None and not self.budget.withdraw(self._key(request), self._clock()):
+            return False
+        if second_try.is_asked(request):
+            second_try.expect(self, request, None)
+        return True
 
     # Figures
 
@@ -439,7 +484,12 @@ class _Hedged(Race):
     __slots__ = ("_first", "_handler", "_hedge", "_last", "_policies", "others")
 
     def __init__(
-        self, policies: Policies, hedge: Hedge, delay: float, first: _Attempt, handler: ClientHandlerType
+        self,
+        policies: Policies,
+        hedge: Hedge,
+        delay: float | None,
+        first: _Attempt,
+        handler: ClientHandlerType,
     ) -> None:
         super().__init__(delay, hedge.max_hedges)
         self._policies, self._hedge = policies, hedge
@@ -448,6 +498,7 @@ class _Hedged(Race):
         self.others: list[_Attempt] = []
 
     def due(self) -> float:
+        assert self._delay is not None
         sent_at = self._last.sent_at
         if sent_at is None:
             # The time in queues does not count: another attempt would wait there, too.
@@ -467,6 +518,18 @@ class _Hedged(Race):
 
     def will_do(self, resp: ClientResponse) -> bool:
         return _is_good(self._policies._classifier.of_response(resp))
+
+    def on_end(self, number: int) -> None:
+        first, hedge = self._first, self._hedge
+        if number:
+            now = self._policies._clock()
+            hedge.won(first.key)
+            assert first.sent_at is not None
+            # What the first attempt would have taken at least, see Hedge.
+            hedge.record(first.key, now - first.sent_at, now)
+            first.seen = self.others[number - 1].seen
+        elif (seen := first.seen) is not None and _is_good(seen.outcome):
+            hedge.record(first.key, seen.latency, seen.at)
 
 
 Policy.compose = Policies

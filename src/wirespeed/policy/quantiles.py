@@ -90,7 +90,7 @@ class MovingQuantile:
         self.quantile = quantile
         self.value: float | None = None
         self._min = min_samples
-        self._full = max(generation, min_samples)
+        self._full = generation
         self._seconds = seconds
         self._fresh = _new_counts()
         self._older = _new_counts()

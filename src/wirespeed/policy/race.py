@@ -7,7 +7,7 @@ caller's task, and costs a timer; later ones have tasks of their own, and interr
 
 import abc
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from typing import Any
 
 from aiohttp import ClientResponse
@@ -31,7 +31,7 @@ class Race(abc.ABC):
     """A first attempt, and others that join while there is no answer.
 
     Args:
-        delay: seconds after which another attempt may join.
+        delay: seconds after which another attempt may join; None for never.
         most: how many may join.
     """
 
@@ -40,7 +40,7 @@ class Race(abc.ABC):
         "_winner",
     )  # fmt: skip
 
-    def __init__(self, delay: float, most: int) -> None:
+    def __init__(self, delay: float | None, most: int) -> None:
         self._delay = delay
         self._most = most
         self._loop = asyncio.get_running_loop()
@@ -66,45 +66,71 @@ class Race(abc.ABC):
     def will_do(self, resp: ClientResponse) -> bool:
         """Whether a response is worth giving up the other attempts for."""
 
+    @abc.abstractmethod
+    def on_end(self, number: int) -> None:
+        """The response of an attempt is taken; the first attempt has number 0."""
+
     # The race
 
-    async def run(self, first: Coroutine[Any, Any, ClientResponse]) -> tuple[ClientResponse, int]:
-        """Wait for the first response that will do, or for what the first attempt comes to.
+    async def run(self, first: Awaitable[ClientResponse]) -> ClientResponse:
+        """Race, from the start of the first attempt.
+
+        Returns, and raises:
+            As `finish`.
+        """
+        self.start(asyncio.current_task())
+        if self._delay is not None:
+            self._timer = self._loop.call_later(self._delay, self.on_time)
+        resp = error = None
+        try:
+            try:
+                resp = await first
+            except BaseException as exc:
+                error = exc
+            return await self.finish(resp, error)
+        finally:
+            del error  # its traceback holds this frame
+
+    def start(self, task: Any) -> None:
+        """Note the task of the first attempt, which a winner interrupts."""
+        self._task = task
+        if _COUNTS:
+            self._before = task.cancelling()
+
+    async def finish(self, resp: ClientResponse | None, error: BaseException | None) -> ClientResponse:
+        """Go on from what the first attempt has come to; called by its task.
+
+        Args:
+            resp: its response, or None.
+            error: what it has raised, or None.
 
         Returns:
-            The response, and the number of its attempt, 0 for the first one. All others were let go.
+            The first response that will do, or the first attempt's. All other attempts were let go.
 
         Raises:
             What the first attempt has raised, where no other has an answer that will do.
         """
-        self._task = asyncio.current_task()
-        if _COUNTS:
-            self._before = self._task.cancelling()
-        self._timer = self._loop.call_later(self._delay, self._on_time)
-        resp = error = None
-        has_taken_back = False
         try:
-            try:
-                resp = await first
-            except asyncio.CancelledError:
-                if self._winner is None or not self._takes_back():
-                    raise
-                has_taken_back = True
-            except Exception as exc:
-                error = exc
-            if self._winner is not None and not has_taken_back:
-                self._takes_back()  # something inside has swallowed it
+            if self._winner is not None:
+                # Taken back whatever the first attempt has made of it.
+                is_ours = self._takes_back()
+                if is_ours and isinstance(error, asyncio.CancelledError):
+                    error = None
+            if error is not None and not isinstance(error, Exception):
+                raise error
             self._task = None
             if self._running and self._winner is None and (resp is None or not self.will_do(resp)):
                 await self._others()
             if self._winner is not None:
                 if resp is not None:
                     resp.close()
-                return self._winner.result(), self._number
+                self.on_end(self._number)
+                return self._winner.result()
             if error is not None:
                 raise error
             assert resp is not None
-            return resp, 0
+            self.on_end(0)
+            return resp
         except BaseException:
             if resp is not None:
                 resp.close()  # one that would not do, while the others were waited for
@@ -113,7 +139,8 @@ class Race(abc.ABC):
             raise
         finally:
             self._task = None
-            self._timer.cancel()
+            if self._timer is not None:
+                self._timer.cancel()
             while self._running:
                 let_go(self._running.popitem()[0])
             del error  # its traceback holds this frame
@@ -129,7 +156,8 @@ class Race(abc.ABC):
             self._waiter = self._loop.create_future()
             await self._waiter
 
-    def _on_time(self) -> None:
+    def on_time(self) -> None:
+        """The delay is over: let another attempt join, where one is due."""
         left = self.due()
         if left <= 0:
             attempt = self.another()
@@ -141,8 +169,8 @@ class Race(abc.ABC):
             task.add_done_callback(self._on_end)
             if self._joined == self._most:
                 return
-            left = self._delay
-        self._timer = self._loop.call_later(left, self._on_time)
+            left = self._delay or 0.0
+        self._timer = self._loop.call_later(left, self.on_time)
 
     def _on_end(self, task: Attempted) -> None:
         number = self._running.pop(task, None)
