@@ -27,6 +27,7 @@ from wirespeed.policy import (
     overall,
 )
 from wirespeed.policy.bulkhead import Bulkhead
+from wirespeed.policy.keyed import MAX_KEYS
 
 from .simulated import (
     KEY,
@@ -376,6 +377,15 @@ async def test_requests_are_apart_by_origin_or_by_the_key_that_is_given(clock: T
         assert stats.retry is not None
         assert set(stats.retry.by_key) == expected
         assert {key for key, _, _ in gates(composed)[0].arguments("acquire")} == expected
+
+
+async def test_keys_are_bounded(clock: Time) -> None:
+    numbers = iter(range(MAX_KEYS + 100))
+    composed = policies(clock, key=lambda request: next(numbers))
+    asked, server = request(), Server(Response())
+    for _ in range(MAX_KEYS + 100):
+        await composed(asked, server)
+    assert len(composed.stats().attempts) <= MAX_KEYS
 
 
 async def test_a_key_function_that_raises_is_heard_before_anything_is_done(clock: Time) -> None:

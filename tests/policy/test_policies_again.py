@@ -352,6 +352,19 @@ async def test_bytes_may_be_sent_twice_but_not_when_somebody_follows_the_upload(
         assert len(server.requests) == sent
 
 
+async def test_a_second_attempt_has_an_upload_of_its_own(clock: Time) -> None:
+    composed = policies(clock, hedge=Hedge(delay=0.0, clock=clock))
+    asked = request("GET", data=b"body")
+    upload = asyncio.create_task(asyncio.sleep(0.001))
+    asked._writer = upload
+    server = Server(slow(clock, Response()), 200)
+    await composed(asked, server)
+    first, second = server.requests
+    assert first._writer is upload
+    assert second._writer is None
+    await upload
+
+
 async def test_a_request_that_waits_for_its_gates_is_not_hedged(clock: Time) -> None:
     """Another attempt would wait there, too."""
     composed = policies(clock, hedge=Hedge(delay=0.0, clock=clock), bulkhead=ScriptedGate("bulkhead"))

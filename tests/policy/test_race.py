@@ -1,6 +1,7 @@
 """Attempts that race: one response is taken, every other one is closed, and nothing is left running."""
 
 import asyncio
+import contextlib
 import itertools
 import sys
 from collections.abc import Coroutine
@@ -297,6 +298,27 @@ async def test_a_first_attempt_that_takes_its_cancelling_for_something_else_lose
     race.attempts[1].go.set_result(None)
     assert await task == ((race.attempts[1].response, 1), 0)
     race.check(1)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="a task does not know who cancels it")
+@pytest.mark.parametrize("winner", [0, 1])
+async def test_who_has_been_cancelled_before_and_went_on_races_as_any_other(winner: int) -> None:
+    race = Raced(GOOD, GOOD)
+
+    async def caller() -> Any:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)
+        return await race.run(race.attempts[0].run()), task.cancelling()
+
+    task = asyncio.create_task(caller())
+    await race.all_joined()
+    race.attempts[winner].go.set_result(None)
+    assert await task == ((race.attempts[winner].response, winner), 1)
+    await settle()
+    race.check(winner)
 
 
 async def test_losers_that_will_not_be_cancelled_are_closed_when_they_come() -> None:

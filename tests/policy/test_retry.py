@@ -388,3 +388,11 @@ def test_parameters_may_be_read_again() -> None:
     assert (policy.allowed_methods, policy.status_forcelist) == ({"GET"}, {500})
     assert (policy.backoff_factor, policy.backoff_jitter, policy.backoff_max) == (0.1, 0.2, 9)
     assert (policy.respect_retry_after_header, policy.retry_after_max) == (False, 8)
+
+
+def test_the_usual_retry_is_three_times_within_bounds() -> None:
+    policy = Retry()
+    assert (policy.total, policy.connect, policy.read, policy.status) == (3, None, None, None)
+    assert (policy.backoff_factor, policy.backoff_jitter, policy.backoff_max) == (0.2, 0, 30)
+    assert (policy.respect_retry_after_header, policy.retry_after_max) == (True, 120)
+    assert (policy.allowed_methods, policy.status_forcelist) == (IDEMPOTENT_METHODS, None)
