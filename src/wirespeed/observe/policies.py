@@ -8,7 +8,7 @@ import enum
 import itertools
 import threading
 import weakref
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import Any, Literal, NamedTuple, Protocol
 
 from .growth import OTHER, Flows, Growth
@@ -186,8 +186,7 @@ class PolicyReader:
         """Take what a policy has told."""
         source = sources.setdefault(policy.name, _Source({}, {}))
         number = self._number_of(policy)
-        figures = ((key, _figures_of(told, policy.metrics)) for key, told in stats.by_key.items())
-        source.by_number[number] = _by_label(figures)
+        source.by_number[number] = _by_label(_figures_of(stats.by_key, policy.metrics))
         forgotten: Mapping[str, float] | None = getattr(stats, "forgotten", None)
         if forgotten is not None:
             source.forgotten[number] = {
@@ -225,19 +224,24 @@ def _attempts_of(counts: Mapping[Any, int]) -> KeyFigures:
     return KeyFigures({(ATTEMPTS.name, outcome.name.lower()): n for outcome, n in counts.items()}, {})
 
 
-def _figures_of(told: Any, metrics: Iterable[MetricLike]) -> KeyFigures:
-    """Take apart what a policy tells of a key. A gauge that is None now is left out."""
-    figures = KeyFigures({}, {})
+def _figures_of(
+    by_key: Mapping[Hashable, Any], metrics: Iterable[MetricLike]
+) -> Iterator[tuple[Hashable, KeyFigures]]:
+    """Take apart what a policy tells of each key. A gauge that is None now is left out."""
+    counters: list[tuple[tuple[str, str], str]] = []
+    gauges: list[tuple[tuple[str, str], str]] = []
     for metric in metrics:
-        name, value = metric.name, getattr(told, metric.attribute)
-        if metric.kind == "counter":
-            figures.counters[name, ""] = value
-        elif isinstance(value, enum.Enum):
-            for state in type(value):
-                figures.gauges[name, state.name.lower()] = int(state is value)
-        elif value is not None:
-            figures.gauges[name, ""] = value
-    return figures
+        (counters if metric.kind == "counter" else gauges).append(((metric.name, ""), metric.attribute))
+    for key, told in by_key.items():
+        found: Flows = {}
+        for name, attribute in gauges:
+            value = getattr(told, attribute)
+            if isinstance(value, enum.Enum):
+                for state in type(value):
+                    found[name[0], state.name.lower()] = int(state is value)
+            elif value is not None:
+                found[name] = value
+        yield key, KeyFigures({name: getattr(told, attribute) for name, attribute in counters}, found)
 
 
 def _by_label(found: Iterable[tuple[Hashable, KeyFigures]]) -> dict[str, KeyFigures]:
