@@ -5,11 +5,14 @@ Used by the connectors, native or not. It must not know the core.
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from aiohttp import ClientConnectionError, ConnectionTimeoutError
 
 from .sockets import Preset, TCPOptions
+
+if TYPE_CHECKING:
+    from .policy.outcome import Outcome
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,13 @@ class _PoolError:
     dialling: int
     waiting: int
     holders: tuple[Holder, ...]
+
+    @property
+    def outcome(self) -> "Outcome":
+        """What it is to policies: nothing that the server could help."""
+        from .policy.outcome import Outcome  # only with policies are these loaded, and only they ask
+
+        return Outcome.LOCAL
 
     def _adopt(self, pressure: Pressure) -> None:
         vars(self).update(vars(pressure), pressure=pressure)

@@ -192,6 +192,13 @@ def test_window_refuses_a_weight_that_never_fits(algorithm):
     assert reserve(gate, 1, 0.0, weight=5.0) == [0.0]
 
 
+@pytest.mark.parametrize("algorithm", [FixedWindow(0.3, 1), SlidingWindow(0.3, 1)], ids=repr)
+def test_fractions_that_make_up_the_limit_fit(algorithm):
+    gate = RateLimit(algorithm)
+    assert [gate.acquire("k", weight=weight, now=5.0).ready_at for weight in (0.1, 0.2)] == [5.0, 5.0]
+    assert reserve(gate, 1, 5.0, weight=0.001) == [6.0]
+
+
 @pytest.mark.parametrize("weight", [0.0, -1.0, math.nan, math.inf])
 @each_algorithm
 def test_weight_is_a_positive_number(algorithm, weight):
@@ -318,6 +325,17 @@ def test_idle_keys_are_forgotten_and_their_counters_kept():
     stats = gate.stats()
     assert len(stats.by_key) <= 2
     assert stats.forgotten["passed"] + len(stats.by_key) == 5
+
+
+@each_algorithm
+def test_keys_whose_past_still_counts_are_not_forgotten(algorithm):
+    gate = RateLimit(algorithm, max_keys=1)
+    while gate.acquire("k", now=100.0).ready_at <= 100.0:
+        pass
+    delayed = gate._keyed.find("k").latest
+    delayed.release(100.0)
+    gate.acquire("other", now=100.0)
+    assert reserve(gate, 1, 100.0) == [delayed.ready_at]
 
 
 @each_algorithm

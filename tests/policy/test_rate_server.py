@@ -128,7 +128,9 @@ def test_those_given_up_leave_their_place_when_the_others_are_moved():
     first = gate.acquire("k", now=100.0)
     waiting = [gate.acquire("k", now=100.0) for _ in range(4)]
     waiting[1].release(100.0)
-    first.observe(seen(100.0, 429, retry_after="30"))
+    first.observe(seen(100.0, 429, retry_after="30", **structured(9, 60)))
+    gate.clock = lambda: 100.0
+    assert gate.stats().by_key["k"].server_remaining == 6.0
     assert [waiting[n].ready_at for n in (0, 2, 3)] == pytest.approx([130.0, 130.1, 130.2])
     waiting[3].release(101.0)
     assert ready_at(gate, 101.0) == pytest.approx(130.2)
@@ -198,6 +200,23 @@ def test_those_that_wait_are_held_back_where_too_few_remain():
     assert ready_at(gate, 100.0) == pytest.approx(130.3)
 
 
+def test_those_given_up_take_nothing_of_what_remains():
+    gate = following(10)
+    first = gate.acquire("k", now=100.0)
+    waiting = [gate.acquire("k", now=100.0) for _ in range(4)]
+    waiting[2].release(100.0)
+    first.observe(seen(100.0, **structured(1, 30)))
+    assert [waiting[n].ready_at for n in (0, 1, 3)] == pytest.approx([100.1, 130.0, 130.1])
+
+
+def test_those_given_up_behind_the_reset_are_not_counted():
+    gate = following(1, clock=lambda: 100.0)
+    permits = [gate.acquire("k", now=100.0) for _ in range(4)]
+    permits[2].release(100.0)
+    permits[0].observe(seen(100.0, **structured(1, 1)))
+    assert gate.stats().by_key["k"].server_remaining == 1.0
+
+
 def test_what_is_under_way_counts_until_it_is_answered():
     gate = following()
     permits = [gate.acquire("k", now=100.0) for _ in range(4)]
@@ -261,6 +280,37 @@ def test_planned_window_is_given_back_with_its_attempt():
     assert [ready_at(gate, 101.0) for _ in range(2)] == [110.0, 130.0]
 
 
+def planned(remaining: float, reset: float) -> dict[str, str]:
+    return structured(remaining, reset) | {"RateLimit_Policy": '"default";q=1;w=20'}
+
+
+def test_windows_that_have_passed_are_not_made_up_for():
+    gate = following()
+    hear(gate, 100.0, **planned(0, 10))
+    assert [ready_at(gate, 195.0) for _ in range(3)] == [195.0, 210.0, 230.0]
+
+
+def test_those_that_are_moved_are_planned_anew():
+    gate = following()
+    under_way = gate.acquire("k", now=100.0)
+    hear(gate, 100.0, **planned(0, 10))
+    waiting = [gate.acquire("k", now=100.0) for _ in range(3)]
+    assert [permit.ready_at for permit in waiting] == [110.0, 130.0, 150.0]
+    under_way.observe(seen(101.0, 429, retry_after="15"))
+    assert [permit.ready_at for permit in waiting] == [116.0, 130.0, 150.0]
+
+
+@pytest.mark.parametrize(("count", "expected"), [(2, 142.0), (3, 162.0)])
+def test_those_that_stay_have_their_part_of_windows_that_are_planned_anew(count, expected):
+    gate = following()
+    under_way = gate.acquire("k", now=100.0)
+    hear(gate, 100.0, **planned(0, 10))
+    waiting = [gate.acquire("k", now=100.0) for _ in range(count)]
+    under_way.observe(seen(102.0, **planned(1, 20)))
+    assert [permit.ready_at for permit in waiting] == [110.0, 130.0, 150.0][:count]
+    assert ready_at(gate, 103.0) == expected
+
+
 def test_own_rate_holds_after_the_reset():
     gate = following(10)
     hear(gate, 100.0, **structured(0, 30))
@@ -271,6 +321,7 @@ def test_own_rate_holds_after_the_reset():
     "fields",
     [
         structured(0, 0),
+        structured(0, 0) | {"RateLimit_Policy": '"default";q=1;w=20'},
         {"X_RateLimit_Remaining": "0", "X_RateLimit_Reset": f"{WALL - 5:.0f}"},
         {"RateLimit": "x" * 10_000},
         {"RateLimit": '"a";r=0;t=nan'},
@@ -281,7 +332,7 @@ def test_own_rate_holds_after_the_reset():
 def test_broken_quotas_are_ignored(fields):
     gate = following()
     hear(gate, 100.0, **fields)
-    assert ready_at(gate, 100.5) == 100.5
+    assert [ready_at(gate, 100.5) for _ in range(2)] == [100.5, 100.5]
 
 
 def test_key_is_not_forgotten_while_the_server_stops_it():
@@ -289,6 +340,24 @@ def test_key_is_not_forgotten_while_the_server_stops_it():
     hear(gate, 100.0, 429, retry_after="30")
     gate.acquire("other", now=101.0)
     assert ready_at(gate, 101.0) == 130.0
+
+
+@pytest.mark.parametrize("later", [101.0, 131.0])
+def test_key_is_not_forgotten_while_its_quota_counts(later):
+    gate = following(max_keys=1)
+    hear(gate, 100.0, **planned(0, 30))
+    gate.acquire("other", now=later)
+    assert gate._keyed.find("k") is not None
+    gate.acquire("one more", now=500.0)
+    assert gate._keyed.find("k") is None
+
+
+def test_key_is_not_forgotten_while_an_attempt_is_under_way():
+    gate = following(max_keys=1)
+    permit = gate.acquire("k", now=100.0)
+    gate.acquire("other", now=101.0)
+    permit.observe(seen(102.0, **structured(0, 30)))
+    assert ready_at(gate, 103.0) == 132.0
 
 
 def test_figures_of_the_server():

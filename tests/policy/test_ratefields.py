@@ -27,6 +27,8 @@ def test_no_fields_say_nothing():
         ({"RateLimit": '"a,b;c=\\"d";t=30;pk=:Zm9v:;r=50'}, (50, 30, 0, 0)),
         ({"RateLimit": '"day";r=100;t=36000, "minute";r=5;t=20'}, (5, 20, 0, 0)),
         ({"RateLimit": '"day";r=5;t=36000, "minute";r=5;t=20'}, (5, 36000, 0, 0)),
+        ({"RateLimit": '"minute";r=5;t=20, "day";r=100;t=36000'}, (5, 20, 0, 0)),
+        ({"RateLimit": '"minute";r=5;t=20, "day";r=5;t=36000'}, (5, 36000, 0, 0)),
         ({"RateLimit": '"x";r=5, "minute";r=7;t=20'}, (7, 20, 0, 0)),
         ({"RateLimit": "limit=100, remaining=50, reset=30"}, (50, 30, 100, 0)),
         (

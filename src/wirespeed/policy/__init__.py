@@ -4,21 +4,33 @@ Each decides only, and is used in three ways: as a middleware of a session, wire
 (`ClientSession(middlewares=[...])`), in a batch, or by hand. `Policies` composes several in one middleware.
 """
 
+from .adaptive import AdaptiveConcurrency, AdaptiveKeyStats, AdaptiveStats
+from .aimd import AIMD
 from .breaker import CircuitBreaker
 from .budget import BudgetFigures, BudgetStats, RetryBudget
 from .bulkhead import Bulkhead, BulkheadKeyStats, BulkheadStats
 from .circuit import BreakerStats, Cause, CircuitFigures, CircuitState, Reason
 from .classify import Classifier
-from .errors import BulkheadFull, CircuitOpenError, PolicyError
+from .errors import AdaptiveLimitFull, BulkheadFull, CircuitOpenError, PolicyError, QueueFull, RateExceeded
 from .gates import QUEUED, Gate, Metric, Permit, Policy
+from .gradient import Gradient2
 from .hedge import Hedge, HedgeFigures, HedgeStats
+from .limits import LimitAlgorithm, LimitReason
 from .outcome import Observation, Outcome
+from .pacing import Algorithm, FixedWindow, LeakyBucket, SlidingWindow, TokenBucket
 from .passage import Passage, overall, per_origin
 from .policies import Policies, PoliciesStats
+from .rate import RateFigures, RateLimit, RateStats
 from .retry import Refusal, Retry, RetryFigures, RetryRecord, RetryState, RetryStats
 
 __all__ = (
+    "AIMD",
     "QUEUED",
+    "AdaptiveConcurrency",
+    "AdaptiveKeyStats",
+    "AdaptiveLimitFull",
+    "AdaptiveStats",
+    "Algorithm",
     "BreakerStats",
     "BudgetFigures",
     "BudgetStats",
@@ -32,10 +44,15 @@ __all__ = (
     "CircuitOpenError",
     "CircuitState",
     "Classifier",
+    "FixedWindow",
     "Gate",
+    "Gradient2",
     "Hedge",
     "HedgeFigures",
     "HedgeStats",
+    "LeakyBucket",
+    "LimitAlgorithm",
+    "LimitReason",
     "Metric",
     "Observation",
     "Outcome",
@@ -45,6 +62,11 @@ __all__ = (
     "PoliciesStats",
     "Policy",
     "PolicyError",
+    "QueueFull",
+    "RateExceeded",
+    "RateFigures",
+    "RateLimit",
+    "RateStats",
     "Reason",
     "Refusal",
     "Retry",
@@ -53,6 +75,8 @@ __all__ = (
     "RetryRecord",
     "RetryState",
     "RetryStats",
+    "SlidingWindow",
+    "TokenBucket",
     "overall",
     "per_origin",
 )

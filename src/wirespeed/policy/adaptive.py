@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from .errors import AdaptiveLimitFull
-from .gates import Clock, Gate, Metric, Wake
+from .gates import Clock, Gate, KeyOf, Metric, Wake, WeightOf
 from .gradient import Gradient2
 from .keyed import Keyed
 from .limits import AdaptiveSlots, LimitAlgorithm, LimitReason
@@ -83,6 +83,9 @@ class AdaptiveConcurrency(Gate):
     Args:
         algorithm: how the limit is found; None for `Gradient2()`.
         max_waiting: how many may wait for one key, further ones are refused; None for any number.
+        key: what requests are kept apart by, from the request (its `url`, `method`, `headers`); None for what
+            the Policies go by, mostly the origin. For middlewares and batches: `acquire` is given keys.
+        weight: how many attempts a request counts for, from the request; None for one. Likewise.
         clock: seconds that never go back.
 
     Raises:
@@ -101,11 +104,13 @@ class AdaptiveConcurrency(Gate):
         algorithm: LimitAlgorithm | None = None,
         *,
         max_waiting: int | None = None,
+        key: KeyOf | None = None,
+        weight: WeightOf | None = None,
         clock: Clock = time.monotonic,
     ) -> None:
         check_max_waiting(max_waiting)
         self.algorithm = Gradient2() if algorithm is None else algorithm
-        self.clock = clock
+        self.key_of, self.weight_of, self.clock = key, weight, clock
         self._max_waiting = max_waiting
         self._heaviest = self.algorithm.max_limit
         self._keyed: Keyed[AdaptiveSlots] = Keyed(self._make, self.metrics)

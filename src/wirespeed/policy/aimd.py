@@ -16,8 +16,8 @@ class AIMD(LimitAlgorithm):
     - The step is one for each round trip, that is `increase / limit` for each success, as in TCP. Netflix's
       adds one for each success, which doubles the limit in a round trip.
     - It falls once for each round trip at most: attempts that were begun before the limit last fell are not
-      heard. Netflix's falls with every one of the refusals, by which a queue that overflows once takes it to
-      the minimum.
+      heard. Netflix's falls with every one of the refusals; in the simulation of the tests it swings three
+      times as wide, down to a third of the capacity.
     - Latencies are averaged (EWMA over the limit's worth) before they are compared with the threshold, and
       afresh after each fall; the limit does not grow before there is such an average, below the threshold.
     - In an outage, where nothing succeeds between two falls, each is larger than the one before, down to

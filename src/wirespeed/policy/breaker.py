@@ -25,7 +25,7 @@ from .circuit import (
     Watchers,
 )
 from .errors import CircuitOpenError
-from .gates import Clock, Gate, Metric, Permit, Wake
+from .gates import Clock, Gate, KeyOf, Metric, Permit, Wake
 from .keyed import MAX_KEYS, Keyed
 from .outcome import Observation, Outcome
 from .windows import FAILED, SLOW, CountWindow, TimeWindow, Window
@@ -148,6 +148,8 @@ class CircuitBreaker(Gate):
         shadow: attempts are counted that would have been refused, and the state changes, but nothing is
             refused, nor by force: for trying settings out. What comes of such attempts is not looked at.
         on_state_change: see `subscribe`.
+        key: what requests are kept apart by, from the request (its `url`, `method`, `headers`); None for what
+            the Policies go by, mostly the origin. For middlewares and batches: `acquire` is given keys.
         clock: used where no `now` is given.
         max_keys: keys that are kept, see Keyed; one that is open or half-open always is.
 
@@ -188,6 +190,7 @@ class CircuitBreaker(Gate):
         half_open_for: float | None = HALF_OPEN_FOR,
         shadow: bool = False,
         on_state_change: OnStateChange | None = None,
+        key: KeyOf | None = None,
         clock: Clock = Gate.clock,
         max_keys: int = MAX_KEYS,
     ) -> None:
@@ -223,7 +226,7 @@ class CircuitBreaker(Gate):
         self.probes = probes
         self.half_open_for = math.inf if half_open_for is None else half_open_for
         self.shadow = shadow
-        self.clock = clock
+        self.key_of, self.clock = key, clock
         self._watchers = Watchers()
         if on_state_change is not None:
             self._watchers.subscribe(on_state_change)

@@ -12,7 +12,7 @@ from math import isfinite
 from types import MappingProxyType
 
 from .errors import BulkheadFull
-from .gates import Clock, Gate, Wake
+from .gates import Clock, Gate, KeyOf, Wake, WeightOf
 from .keyed import Keyed
 from .queueing import METRICS, SlotPermit, Slots, check_max_waiting
 
@@ -64,6 +64,9 @@ class Bulkhead(Gate):
     Args:
         limit: how much weight may be in flight for one key.
         max_waiting: how many may wait for one key, further ones are refused; None for any number.
+        key: what requests are kept apart by, from the request (its `url`, `method`, `headers`); None for what
+            the Policies go by, mostly the origin. For middlewares and batches: `acquire` is given keys.
+        weight: how many attempts a request counts for, from the request; None for one. Likewise.
         clock: seconds that never go back.
 
     Raises:
@@ -74,12 +77,18 @@ class Bulkhead(Gate):
     metrics = METRICS
 
     def __init__(
-        self, limit: float, *, max_waiting: int | None = None, clock: Clock = time.monotonic
+        self,
+        limit: float,
+        *,
+        max_waiting: int | None = None,
+        key: KeyOf | None = None,
+        weight: WeightOf | None = None,
+        clock: Clock = time.monotonic,
     ) -> None:
         if not (limit > 0 and isfinite(limit)):
             raise ValueError(f"limit must be positive and finite, got {limit}")
         check_max_waiting(max_waiting)
-        self.clock = clock
+        self.key_of, self.weight_of, self.clock = key, weight, clock
         self._limit = limit
         self._max_waiting = max_waiting
         self._keyed: Keyed[Slots] = Keyed(self._make, self.metrics)

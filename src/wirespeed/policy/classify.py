@@ -9,11 +9,10 @@ from aiohttp import (
     ClientConnectorCertificateError,
     ClientConnectorError,
     ClientHttpProxyError,
-    ClientOSError,
     ClientPayloadError,
     ClientResponseError,
     ConnectionTimeoutError,
-    ServerDisconnectedError,
+    ServerConnectionError,
     ServerFingerprintMismatch,
 )
 from aiohttp.http import HttpProcessingError
@@ -62,8 +61,8 @@ class Classifier:
         told = getattr(exc, "outcome", None)
         if isinstance(told, Outcome):
             return told
-        if isinstance(exc, asyncio.CancelledError):
-            return Outcome.CANCELLED
+        if not isinstance(exc, Exception):
+            return Outcome.CANCELLED  # or the program, or this coroutine, ends
         if isinstance(exc, ClientResponseError):
             return self._of_response_error(exc)
         if isinstance(exc, ClientConnectorCertificateError | ServerFingerprintMismatch):
@@ -75,7 +74,7 @@ class Classifier:
         if isinstance(exc, ClientConnectionResetError):
             # Raised where a head was to be written to a connection that was gone.
             return Outcome.LOST_BEFORE_SENT
-        if isinstance(exc, ServerDisconnectedError | ClientOSError | ClientPayloadError | OSError):
+        if isinstance(exc, ServerConnectionError | ClientPayloadError | OSError):
             return Outcome.LOST_AFTER_SENT
         if isinstance(exc, ClientConnectionError):
             return Outcome.LOCAL  # the connector is closed
@@ -87,7 +86,9 @@ class Classifier:
         if isinstance(exc.__cause__, HttpProcessingError):
             # Not HTTP; the 400 that aiohttp gives it is not the server's.
             return Outcome.SERVER_FAULT
-        return self._of_status(exc.status)
+        outcome = self._of_status(exc.status)
+        # A content type, a handshake, too many redirects: no good, whatever the status.
+        return Outcome.CLIENT_FAULT if outcome is Outcome.SUCCESS else outcome
 
     def _of_status(self, status: int) -> Outcome:
         return self._table[status] if 0 <= status < _STATUSES else Outcome.SERVER_FAULT

@@ -93,6 +93,8 @@ class AdaptiveLimitFull(QueueFull):
     """As many attempts are in flight as the server was found to take, and the queue for them is full."""
 
     _what = "The adaptive concurrency limit is reached"
+
+
 class RateExceeded(PolicyError):
     """An attempt would have to wait for the rate limit longer than it may; nothing was reserved for it.
 

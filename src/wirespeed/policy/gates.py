@@ -29,6 +29,10 @@ KeyOf = Callable[[Any], Hashable]
 """What a request is kept apart by; a request has `method`, `url` and `headers`."""
 
 
+WeightOf = Callable[[Any], float]
+"""How many attempts a request counts for."""
+
+
 class Metric(NamedTuple):
     """A figure of a policy for the exporters.
 
@@ -92,7 +96,7 @@ class Policy(abc.ABC):
     def __call__(self, request: ClientRequest, handler: ClientHandlerType) -> Awaitable[ClientResponse]:
         """Send a request under this policy: what a session calls of a middleware."""
         if self._alone is None:
-            self._alone = Policy.compose(**{self.name: self})
+            self._alone = Policy.compose(clock=self.clock, **{self.name: self})
         answer: Awaitable[ClientResponse] = self._alone(request, handler)
         return answer
 
@@ -114,7 +118,7 @@ class Gate(Policy):
     """
 
     key_of: KeyOf | None = None
-    weight_of: Callable[[Any], float] | None = None
+    weight_of: WeightOf | None = None
 
     @abc.abstractmethod
     def acquire(

@@ -47,8 +47,9 @@ class Gradient2(LimitAlgorithm):
     the gradient is `tolerance * base / latency` between 0.5 and 1 and the headroom is the square root of the
     limit. By Little's law, `limit * base / latency` is what the server works on at once, when it is
     saturated. As published, it is made for demand that comes and goes. Under demand that stays, its base,
-    which is a long average of all latencies, follows the queue that the limit makes, and the limit drifts up
-    to its maximum; and it does not hear refusals. What is different here:
+    which is a long average of all latencies, follows the queue that the limit makes: in the simulation of
+    the tests the limit swings around twice the capacity, or stays at its maximum; and it does not hear
+    refusals. What is different here:
 
     - Decisions are by rounds: as many answers as the limit, 20 at least, and so many that the standard error
       of their mean is within 5 %, or an overload is clear. The first answers after a change are left out:

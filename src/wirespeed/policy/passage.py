@@ -91,5 +91,11 @@ class Passage:
     def release(self, now: float) -> None:
         """Give back all that was granted. Safe to call twice."""
         permits, self._permits = self._permits, []
-        for permit in permits:
-            permit.release(now)
+        try:
+            for permit in permits:
+                permit.release(now)
+        except BaseException:
+            # Such as what somebody's waker raises. The others must not stay occupied.
+            self._permits = permits[permits.index(permit) + 1 :]
+            self.release(now)
+            raise

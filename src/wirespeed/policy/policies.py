@@ -120,6 +120,11 @@ def _copied(request: ClientRequest) -> ClientRequest:
     return copied
 
 
+def _is_good(outcome: Outcome) -> bool:
+    """Whether an answer is worth giving up others for, and its latency worth knowing."""
+    return not outcome.is_failure and not outcome.is_pressure
+
+
 def _record(request: ClientRequest, seen: Observation, delay: float) -> RetryRecord:
     # Its traceback would keep the frames of the whole request.
     error = None if seen.error is None else seen.error.with_traceback(None)
@@ -217,6 +222,10 @@ class Policies:
                     return self._told(request, resp, error, history)
                 assert seen is not None
                 history = (*history, _record(request, seen, delay))
+            except BaseException:
+                if resp is not None:
+                    resp.close()  # a policy has raised what it must not
+                raise
             finally:
                 del resp, error, seen  # what was raised holds this frame
             await self._sleep(delay)
@@ -350,7 +359,10 @@ class Policies:
             self._observe(attempt, Observation(outcome, at - sent_at, at, error=exc))
 
     def _observe(self, attempt: "_Attempt", seen: Observation) -> None:
-        attempt.observe(seen)
+        if attempt.sent_at is None:
+            attempt.seen = seen  # it was not made: gates that are told nothing give back what was reserved
+        else:
+            attempt.observe(seen)
         self._tallies.get(attempt.key, seen.at).counts[seen.outcome] += 1
 
     # The second try of the session
@@ -403,8 +415,10 @@ class _Hedged(Race):
     def due(self) -> float:
         assert self._delay is not None
         sent_at = self._last.sent_at
-        # The time in queues does not count: another attempt would wait there, too.
-        return self._delay if sent_at is None else sent_at + self._delay - self._policies._clock()
+        if sent_at is None:
+            # The time in queues does not count: another attempt would wait there, too.
+            return max(self._delay, _RESOLUTION)
+        return sent_at + self._delay - self._policies._clock()
 
     def another(self) -> Coroutine[Any, Any, ClientResponse] | None:
         policies, key = self._policies, self._first.key
@@ -418,8 +432,7 @@ class _Hedged(Race):
         return policies._make(self._last, self._handler)
 
     def will_do(self, resp: ClientResponse) -> bool:
-        outcome = self._policies._classifier.of_response(resp)
-        return not outcome.is_failure and not outcome.is_pressure
+        return _is_good(self._policies._classifier.of_response(resp))
 
     def on_end(self, number: int) -> None:
         first, hedge = self._first, self._hedge
@@ -430,7 +443,7 @@ class _Hedged(Race):
             # What the first attempt would have taken at least, see Hedge.
             hedge.record(first.key, now - first.sent_at, now)
             first.seen = self.others[number - 1].seen
-        elif (seen := first.seen) is not None and not seen.outcome.is_failure:
+        elif (seen := first.seen) is not None and _is_good(seen.outcome):
             hedge.record(first.key, seen.latency, seen.at)
 
 

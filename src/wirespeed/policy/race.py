@@ -113,6 +113,8 @@ class Race(abc.ABC):
             self.on_end(0)
             return resp
         except BaseException:
+            if resp is not None:
+                resp.close()  # one that would not do, while the others were waited for
             if self._winner is not None:
                 let_go(self._winner)
             raise
@@ -120,9 +122,8 @@ class Race(abc.ABC):
             self._task = None
             if self._timer is not None:
                 self._timer.cancel()
-            for other in self._running:
-                other.remove_done_callback(self._on_end)
-                let_go(other)
+            while self._running:
+                let_go(self._running.popitem()[0])
             del error  # its traceback holds this frame
 
     def _takes_back(self) -> bool:
@@ -152,7 +153,9 @@ class Race(abc.ABC):
         self._timer = self._loop.call_later(left, self._on_time)
 
     def _on_end(self, task: Attempted) -> None:
-        number = self._running.pop(task)
+        number = self._running.pop(task, None)
+        if number is None:
+            return  # it was let go
         if (
             self._winner is None
             and not task.cancelled()

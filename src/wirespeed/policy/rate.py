@@ -19,7 +19,7 @@ from collections.abc import Hashable, Mapping
 from typing import ClassVar
 
 from .errors import RateExceeded
-from .gates import Clock, Gate, Metric, Wake
+from .gates import Clock, Gate, KeyOf, Metric, Wake, WeightOf
 from .keyed import MAX_KEYS, Keyed
 from .pacing import Algorithm, FixedWindow, LeakyBucket, NoLimit, SlidingWindow, TokenBucket, positive
 from .reserving import RatePermit, RateState
@@ -92,6 +92,9 @@ class RateLimit(Gate):
             no more before a reset than were said to remain.
         max_pause: seconds that the server is believed; a longer `Retry-After`, or a reset further away, is
             taken for this.
+        key: what requests are kept apart by, from the request (its `url`, `method`, `headers`); None for what
+            the Policies go by, mostly the origin. For middlewares and batches: `acquire` is given keys.
+        weight: how many attempts a request counts for, from the request; None for one. Likewise.
         max_keys: above it, keys are forgotten whose past does not matter any more.
         clock: used where no `now` is given.
         wall: seconds since 1970, for fields with dates.
@@ -120,6 +123,8 @@ class RateLimit(Gate):
         max_delay: float | None = None,
         follow_server: bool = False,
         max_pause: float = MAX_PAUSE,
+        key: KeyOf | None = None,
+        weight: WeightOf | None = None,
         max_keys: int = MAX_KEYS,
         clock: Clock = time.monotonic,
         wall: Clock = time.time,
@@ -127,7 +132,7 @@ class RateLimit(Gate):
         if max_delay is not None and not max_delay >= 0:
             raise ValueError(f"max_delay must not be negative, got {max_delay!r}")
         self.algorithm = algorithm = _algorithm(limit, burst)
-        self.clock = clock
+        self.key_of, self.weight_of, self.clock = key, weight, clock
         self._heaviest = algorithm.heaviest
         self._capacity = algorithm.capacity
         self._max_delay = max_delay

@@ -197,7 +197,7 @@ class Retry(Policy):
         max_keys: origins whose figures are kept apart, see Keyed.
 
     Raises:
-        ValueError: a number is negative or NaN, or retries would have no bound.
+        ValueError: a number is negative or NaN, `allowed_methods` is a string, or retries have no bound.
     """
 
     name = "retry"
@@ -250,6 +250,8 @@ class Retry(Policy):
         for name, value in (counts | seconds).items():
             if value is not None and not value >= 0:
                 raise ValueError(f"{name} must not be negative, got {value}")
+        if isinstance(allowed_methods, str):
+            raise ValueError(f"allowed_methods must be a collection of methods, got {allowed_methods!r}")
         self.total, self.connect, self.read, self.status = total, connect, read, status
         self.allowed_methods = None if allowed_methods is None else frozenset(map(str.upper, allowed_methods))
         self.status_forcelist = None if status_forcelist is None else frozenset(status_forcelist)

@@ -179,10 +179,14 @@ class _Loopback(AbstractResolver):
 def _all_policies() -> Any:
     """Every policy at once, each wide enough to let all requests of a measurement pass at once."""
     policy: Any = importlib.import_module("wirespeed.policy")
+    limits = policy.Gradient2(initial=workloads.WIDE, max_limit=workloads.WIDE)
     return policy.Policies(
         retry=policy.Retry(),
         hedge=policy.Hedge(min_delay=workloads.TIMEOUT),
+        breaker=policy.CircuitBreaker(),
         bulkhead=policy.Bulkhead(workloads.WIDE),
+        adaptive=policy.AdaptiveConcurrency(limits),
+        rate=policy.RateLimit(workloads.WIDE, burst=workloads.WIDE),
     )
 
 
