@@ -73,6 +73,20 @@ def test_a_source_that_comes_back_is_not_counted_anew() -> None:
     assert sums(grown) == {"a": 7}
 
 
+@pytest.mark.parametrize("knows_forgotten", [False, True])
+def test_a_key_that_starts_again_between_two_looks_is_counted_from_nothing(knows_forgotten: bool) -> None:
+    grown = growth_of(None)
+    grown.update({0: {"a": 5}}, {0: {N: 0}} if knows_forgotten else None)
+    grown.update({0: {"a": 2}}, {0: {N: 6}} if knows_forgotten else None)
+    assert sums(grown) == ({"a": 7, OTHER: 1} if knows_forgotten else {"a": 7})
+
+
+def test_among_equals_the_label_stays() -> None:
+    grown = growth_of(1)
+    grown.update({0: {"b": 1}})
+    assert grown.update({0: {"a": 1, "b": 1}}).keys() == {"b", OTHER}
+
+
 def test_the_memory_of_labels_that_are_gone_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(growth, "GONE_LABELS", 3)
     grown = growth_of(1)

@@ -186,7 +186,6 @@ class PolicyInstruments:
             known = {instrument_name(metric): metric for metric in self._reader.known()}
             missing = {name: metric for name, metric in known.items() if name not in self._made}
             self._made.update(missing)
-            self._served = set(self._made)
         # Not under the lock: the SDK has one of its own, which it may hold while it calls us.
         for name, metric in missing.items():
             self._make(name, metric)
@@ -194,8 +193,6 @@ class PolicyInstruments:
     def remove(self, policies: MaybePolicies) -> None:
         """Read these no more."""
         self._reader.discard(policies)
-        with self._lock:
-            self._served = set(self._made)
 
     def _make(self, name: str, metric: PolicyMetric) -> None:
         make = (

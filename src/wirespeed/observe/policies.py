@@ -264,7 +264,7 @@ def _gauges_of(label: str, members: Iterable[KeyFigures]) -> Flows:
     for figures in members:
         for (name, part), value in figures.gauges.items():
             known = found.get((name, part))
-            if part or name.rpartition("_")[2] not in _NOT_SUMMED:
+            if name.rpartition("_")[2] not in _NOT_SUMMED:
                 found[name, part] = value + (known or 0)
             elif label != OTHER:
                 found[name, part] = value if known is None else max(known, value)
