@@ -159,7 +159,7 @@ class CircuitBreaker(Gate):
 
     name = "breaker"
     metrics = (
-        Metric("state", "state", "gauge", "0 closed, 1 half-open, 2 open."),
+        Metric("state", "state", "gauge", "The state of the circuit."),
         Metric("failure_rate", "failure_rate", "gauge", "Share of the calls in the window that failed."),
         Metric(
             "slow_call_rate", "slow_call_rate", "gauge", "Share of the calls in the window that were slow."
