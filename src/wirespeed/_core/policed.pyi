@@ -25,7 +25,8 @@ class Plan:
     def __call__(self, request: ClientRequest, handler: ClientHandlerType) -> Awaitable[ClientResponse]: ...
 
 @final
-class Late(Deadline): ...
+class Late(Deadline):
+    def __call__(self) -> None: ...
 
 @final
 class PolicedCoroutine(NativeCoroutine):

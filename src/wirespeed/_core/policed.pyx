@@ -1,7 +1,7 @@
 """A request under policies, as a coroutine: through the gates, to the handler, and back to all of them.
 
 What goes well costs no frame of Python but those of the gates. Where an attempt has to wait, fails, is to be
-sent again or is late, `Policies` go on in Python from where it is; the steps are those of `Policies._perform`.
+sent again or is late, `Policies` go on in Python from where it is; the steps are as in `Policies._perform`.
 Made by `Plan`, which Policies call. It must not decide anything, nor know what its gates are.
 """
 
@@ -10,7 +10,7 @@ import asyncio
 cimport cython
 from cpython.contextvars cimport get_value
 
-from wirespeed._core.coroutine cimport CoroutineState, NativeCoroutine
+from wirespeed._core.coroutine cimport NativeCoroutine
 from wirespeed._core.deadlines cimport Deadlines
 from wirespeed._core.hooked cimport as_coroutine
 
@@ -84,16 +84,22 @@ cdef class Plan:
             self.deadlines = Deadlines(loop)
             self.loop = loop
         late.asked = asked
-        self.deadlines.set(late, self.deadlines.time() + delay)
+        if delay > 0:
+            self.deadlines.set(late, self.deadlines.time() + delay)
+        else:
+            loop.call_soon(late)
         return late
 
 
 @cython.final
 cdef class Late(Deadline):
-    cdef int _on_deadline(self, double now) except -1:
+    def __call__(self):
         asked, self.asked = self.asked, None
         if asked is not None:
             (<PolicedCoroutine> asked)._on_late()
+
+    cdef int _on_deadline(self, double now) except -1:
+        self()
         return 0
 
     cdef int stop(self) except -1:
