@@ -20,7 +20,8 @@ class Plan:
         new_seen: Callable[..., Any],
         tally_of: Callable[[Hashable, float], Any],
         is_copiable: Callable[[Any], bool],
-        is_good: Callable[[Any], bool],
+        good: tuple[bool, ...],
+        of_url: Callable[[Any], Hashable],
     ) -> None: ...
     def __call__(self, request: ClientRequest, handler: ClientHandlerType) -> Awaitable[ClientResponse]: ...
 

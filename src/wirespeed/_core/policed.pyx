@@ -49,10 +49,11 @@ cdef class Plan:
         new_seen: makes an Observation.
         tally_of: returns what is counted of a key.
         is_copiable: whether a request can be hedged.
-        is_good: whether the latency of an outcome is learned.
+        good: by outcome, whether its latency is learned.
+        of_url: makes a key of a request of nothing but its URL; asked once for URLs that follow each other.
     """
 
-    def __init__(self, policies, ended, new_seen, tally_of, is_copiable, is_good):
+    def __init__(self, policies, ended, new_seen, tally_of, is_copiable, tuple good not None, of_url):
         retry, budget = policies.retry, policies.budget
         self.policies = policies
         self.ended = ended
@@ -67,7 +68,8 @@ cdef class Plan:
         self.is_retryable = None if retry is None else retry.is_retryable
         self.hedge = policies.hedge
         self.is_copiable = is_copiable
-        self.is_good = is_good
+        self.good = good
+        self.is_by_url = policies._key is of_url
 
     def __call__(self, request, handler):
         cdef PolicedCoroutine asked = PolicedCoroutine.__new__(PolicedCoroutine)
@@ -75,6 +77,16 @@ cdef class Plan:
         asked.request = request
         asked.handler = handler
         return asked
+
+    cdef object key(self, object request):
+        """What a request is told apart by."""
+        if not self.is_by_url:
+            return self.key_of(request)
+        url = request.url
+        if url is not self.url:
+            self.url_key = self.key_of(request)
+            self.url = url
+        return self.url_key
 
     cdef Late late(self, PolicedCoroutine asked, double delay):
         """Set the time after which a request is hedged."""
@@ -119,7 +131,7 @@ cdef class PolicedCoroutine(NativeCoroutine):
         cdef Plan plan = self.plan
         if get_value(plan.ended) is not None:
             return self._hand_over(plan.policies._perform(self.request, self.handler))
-        self.request_key = plan.key_of(self.request)
+        self.request_key = plan.key(self.request)
         if plan.deposit is not None:
             plan.deposit(self.request_key, plan.clock())
         self.permits = []
@@ -197,7 +209,7 @@ cdef class PolicedCoroutine(NativeCoroutine):
         try:
             self._note(resp)
             if self.raced is None:
-                if self.is_learning and plan.is_good(self.seen.outcome):
+                if self.is_learning and plan.good[self.seen.outcome]:
                     plan.hedge.record(self.request_key, self.seen.latency, self.seen.at)
                 if plan.is_retryable is None:
                     return resp

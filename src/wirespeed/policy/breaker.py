@@ -252,7 +252,7 @@ class CircuitBreaker(Gate):
             raise ValueError(f"weight must be positive, got {weight}")
         if now is None:
             now = self.clock()
-        circuit = self._circuits.get(key, now)
+        circuit = self._circuits.find(key) or self._circuits.get(key, now)
         if circuit.state is not _CLOSED:
             return self._acquire_probe(circuit, now)
         circuit.seen_at = now

@@ -52,6 +52,8 @@ class Keyed(Generic[S]):
         # its place: snapshots are taken on other threads meanwhile.
         self._turns: deque[Hashable] = deque()
         self.forgotten: dict[str, float] = dict.fromkeys(self._counters, 0.0)
+        # What every request asks: the state of a key, or None where nothing is known of it.
+        self.find: Callable[[Hashable], S | None] = self._states.get
 
     def get(self, key: Hashable, now: float) -> S:
         """Return the state of a key."""
@@ -62,10 +64,6 @@ class Keyed(Generic[S]):
             state = self._states[key] = self._make(key, now)
             self._turns.append(key)
         return state
-
-    def find(self, key: Hashable) -> S | None:
-        """Return the state of a key, or None where nothing is known of it."""
-        return self._states.get(key)
 
     def items(self) -> list[tuple[Hashable, S]]:
         """A copy of what there is; safe from any thread."""

@@ -46,8 +46,6 @@ Sleep = Callable[[float], Awaitable[object]]
 
 if TYPE_CHECKING or NATIVE:
     from .._core.policed import Plan
-else:
-    Plan = None
 
 _RESOLUTION = 0.001
 """Seconds; uvloop's timers know milliseconds, and would be asked again and again for less."""
@@ -158,6 +156,9 @@ def _record(request: ClientRequest, seen: Observation, delay: float) -> RetryRec
     )
 
 
+_GOOD = tuple(map(_is_good, Outcome))
+
+
 class Policies:
     """Several policies as one middleware: `ClientSession(middlewares=[Policies(retry=Retry(), ...)])`.
 
@@ -213,11 +214,11 @@ class Policies:
         self._classifier = classifier or Classifier()
         self._key, self._clock, self._sleep = key, clock, sleep
         self._tallies: Keyed[_Tally] = Keyed(_Tally)
-        self._plan = (
-            None
-            if Plan is None
-            else Plan(self, second_try.ENDED, Observation, self._tallies.get, _is_copiable, _is_good)
-        )
+        self._plan: Plan | None = None
+        if NATIVE:
+            self._plan = Plan(
+                self, second_try.ENDED, Observation, self._tallies.get, _is_copiable, _GOOD, per_origin
+            )
 
     # A request
 
