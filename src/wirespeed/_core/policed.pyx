@@ -211,11 +211,11 @@ cdef class PolicedCoroutine(NativeCoroutine):
             if self.raced is None:
                 if self.is_learning and plan.good[self.seen.outcome]:
                     plan.hedge.record(self.request_key, self.seen.latency, self.seen.at)
-                if plan.is_retryable is None:
-                    return resp
-                if not plan.is_retryable(self.seen):
-                    if not hasattr(type(resp), "retry_history"):
+                if plan.is_retryable is None or not plan.is_retryable(self.seen):
+                    if plan.is_retryable is not None and not hasattr(type(resp), "retry_history"):
                         resp.retry_history = ()
+                    if self.attempt is not None:
+                        self.attempt.seen = None  # it knows the response, which may be dropped
                     return resp
         except BaseException as exc:
             resp.close()
