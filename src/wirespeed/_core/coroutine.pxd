@@ -33,5 +33,8 @@ cdef class NativeCoroutine:
     cdef int _end(self) except -1
 
 
+cdef object as_coroutine(object awaitable)
+
+
 cdef class Nothing:
     """Awaitable that is done, with None."""

@@ -7,6 +7,7 @@ rare is written in Python. It must not know what it is a coroutine of.
 
 import collections.abc
 import warnings
+from types import CoroutineType
 
 cimport cython
 from cpython.object cimport PyObject, PyTypeObject
@@ -232,6 +233,17 @@ cdef class NativeCoroutine:
 
     def __repr__(self):
         return f"<coroutine {self._name()} at {id(self):#x}>"
+
+
+async def _await(awaitable):
+    return await awaitable
+
+
+cdef object as_coroutine(object awaitable):
+    """What code of the user's returned, as something that can be driven."""
+    if type(awaitable) is CoroutineType or isinstance(awaitable, NativeCoroutine):
+        return awaitable
+    return _await(awaitable)
 
 
 cdef PyObject* _next(PyObject* self) except? NULL:

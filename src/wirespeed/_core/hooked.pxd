@@ -6,9 +6,6 @@ from wirespeed._core.hop cimport Hop, Template
 from wirespeed._core.lane cimport Lane
 
 
-cdef object as_coroutine(object awaitable)
-
-
 cdef class Listeners:
     """Those of one TraceConfig."""
     cdef readonly object config

@@ -5,8 +5,6 @@ redirect, cookies, a second try, an error) goes on in Python, as a Call, from wh
 `hook`, which the request asks. It must not know aiohttp beyond what it is given.
 """
 
-from types import CoroutineType
-
 cimport cython
 from cpython.dict cimport PyDict_GetItemWithError
 from cpython.object cimport PyObject
@@ -14,9 +12,10 @@ from cpython.object cimport PyObject
 from multidict import CIMultiDict, getversion
 
 from wirespeed._core.clock cimport Clock
-from wirespeed._core.coroutine cimport CoroutineState
+from wirespeed._core.coroutine cimport CoroutineState, as_coroutine
 from wirespeed._core.exchange cimport Exchange
 from wirespeed._core.lane cimport Prepared
+from wirespeed._core.policed cimport Plan
 from wirespeed._core.request cimport RequestCoroutine
 
 cdef object _CIMultiDict = CIMultiDict
@@ -29,17 +28,6 @@ cdef enum Part:
     INSIDE                              # the middlewares, or the attempt: under the clock
     ENDING                              # the listeners of on_request_end
     OUTSIDE                             # in Python, which returns what we return
-
-
-async def _await(awaitable):
-    return await awaitable
-
-
-cdef object as_coroutine(object awaitable):
-    """What code of the user's returned, as something that can be driven."""
-    if type(awaitable) is CoroutineType or isinstance(awaitable, NativeCoroutine):
-        return awaitable
-    return _await(awaitable)
 
 
 # What is kept
@@ -337,6 +325,10 @@ cdef class HookedCoroutine(NativeCoroutine):
         if options.get("json") is not None or options.get("data") is not None:
             hop.body = hop.lane._payload(hop)
             hop.value = hop.body._value
+        if len(self.middlewares) == 1:
+            plan = getattr(self.middlewares[0], "_plan", None)
+            if type(plan) is Plan and (<Plan> plan).takes(hop):
+                return (<Plan> plan).ask(hop)
         hop.req = hop.template.new_request(hop)
         if len(self.middlewares) == 1:
             return as_coroutine(self.middlewares[0](hop.req, hop))

@@ -2,6 +2,7 @@
 
 from wirespeed._core.coroutine cimport NativeCoroutine
 from wirespeed._core.deadlines cimport Deadline, Deadlines
+from wirespeed._core.hop cimport Hop
 
 
 cdef class Gateway:
@@ -30,10 +31,14 @@ cdef class Plan:
     cdef tuple good                     # by outcome, whether its latency is learned
     cdef bint is_by_url                 # the key is made of nothing else
     cdef object url, url_key            # the last ones
+    cdef bint is_by_request             # keys or weights are made of more
+    cdef bint is_whole                  # the policies do nothing but what is known here
     cdef Deadlines deadlines            # on `loop`
     cdef object loop
 
-    cdef object key(self, object request)
+    cdef bint takes(self, Hop hop) except -1
+    cdef object ask(self, Hop hop)
+    cdef object key(self, PolicedCoroutine asked)
     cdef Late late(self, PolicedCoroutine asked, double delay)
 
 
@@ -47,8 +52,9 @@ cdef class Late(Deadline):
 cdef class PolicedCoroutine(NativeCoroutine):
     """What Policies return for a request."""
     cdef Plan plan
-    cdef readonly object request
+    cdef object request                 # or None, before somebody wants to see that of `hop`
     cdef object handler
+    cdef Hop hop                        # a request of ours, or None
     cdef object request_key
     cdef list permits                   # that were granted
     cdef bint is_sent
@@ -62,6 +68,7 @@ cdef class PolicedCoroutine(NativeCoroutine):
     cdef object seen                    # the Observation, or None
     cdef bint is_handed_over            # Python goes on
 
+    cdef object seen_request(self)
     cdef object _pass(self)
     cdef object _hedge(self)
     cdef object _hand_over(self, object coroutine)

@@ -3,6 +3,7 @@ from contextvars import ContextVar
 from typing import Any, final
 
 from aiohttp import ClientHandlerType, ClientRequest, ClientResponse
+from yarl import URL
 
 from .coroutine import NativeCoroutine
 from .deadlines import Deadline
@@ -16,6 +17,7 @@ class Plan:
     def __init__(
         self,
         policies: Any,
+        policies_class: type,
         ended: ContextVar[Any],
         new_seen: Callable[..., Any],
         tally_of: Callable[[Hashable, float], Any],
@@ -31,5 +33,6 @@ class Late(Deadline):
 
 @final
 class PolicedCoroutine(NativeCoroutine):
-    request: Any
+    @property
+    def url(self) -> URL: ...
     def __call__(self, permit: Any) -> None: ...

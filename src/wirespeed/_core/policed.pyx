@@ -10,9 +10,9 @@ import asyncio
 cimport cython
 from cpython.contextvars cimport get_value
 
-from wirespeed._core.coroutine cimport NativeCoroutine
+from wirespeed._core.coroutine cimport NativeCoroutine, as_coroutine
 from wirespeed._core.deadlines cimport Deadlines
-from wirespeed._core.hooked cimport as_coroutine
+from wirespeed._core.hop cimport Hop
 
 cdef object _running_loop = asyncio.get_running_loop
 cdef object _current_task = asyncio.current_task
@@ -36,7 +36,7 @@ cdef class Gateway:
         self.weight_of = gate.weight_of
 
     cdef object key(self, PolicedCoroutine asked):
-        return asked.request_key if self.key_of is None else self.key_of(asked.request)
+        return asked.request_key if self.key_of is None else self.key_of(asked.seen_request())
 
 
 @cython.final
@@ -45,6 +45,7 @@ cdef class Plan:
 
     Args:
         policies: the Policies.
+        policies_class: their class.
         ended: the context variable that is set where a session may try a second time.
         new_seen: makes an Observation.
         tally_of: returns what is counted of a key.
@@ -53,9 +54,13 @@ cdef class Plan:
         of_url: makes a key of a request of nothing but its URL; asked once for URLs that follow each other.
     """
 
-    def __init__(self, policies, ended, new_seen, tally_of, is_copiable, tuple good not None, of_url):
+    def __init__(
+        self, policies, policies_class, ended, new_seen, tally_of, is_copiable, tuple good not None, of_url
+    ):
         retry, budget = policies.retry, policies.budget
         self.policies = policies
+        # Of a subclass not all is known.
+        self.is_whole = type(policies) is policies_class
         self.ended = ended
         self.clock = policies._clock
         self.key_of = policies._key
@@ -70,6 +75,9 @@ cdef class Plan:
         self.is_copiable = is_copiable
         self.good = good
         self.is_by_url = policies._key is of_url
+        self.is_by_request = not self.is_by_url or any(
+            [gate.key_of is not None or gate.weight_of is not None for gate in policies._gates]
+        )
 
     def __call__(self, request, handler):
         cdef PolicedCoroutine asked = PolicedCoroutine.__new__(PolicedCoroutine)
@@ -78,13 +86,29 @@ cdef class Plan:
         asked.handler = handler
         return asked
 
-    cdef object key(self, object request):
+    cdef bint takes(self, Hop hop) except -1:
+        """Whether nothing has to be known of a request but URL and method, as long as all goes well."""
+        cdef dict options = hop.options
+        return (
+            self.is_whole and not self.is_by_request
+            and not ("headers" in options or "json" in options or "data" in options)
+            and "Upgrade" not in hop.lane.default_headers
+        )
+
+    cdef object ask(self, Hop hop):
+        """Return the coroutine of a request that is made when somebody wants to see it."""
+        cdef PolicedCoroutine asked = PolicedCoroutine.__new__(PolicedCoroutine)
+        asked.plan = self
+        asked.hop = asked.handler = hop
+        return asked
+
+    cdef object key(self, PolicedCoroutine asked):
         """What a request is told apart by."""
         if not self.is_by_url:
-            return self.key_of(request)
-        url = request.url
+            return self.key_of(asked)
+        url = asked.url
         if url is not self.url:
-            self.url_key = self.key_of(request)
+            self.url_key = self.key_of(asked)
             self.url = url
         return self.url_key
 
@@ -130,8 +154,8 @@ cdef class PolicedCoroutine(NativeCoroutine):
     cdef object _begin(self):
         cdef Plan plan = self.plan
         if get_value(plan.ended) is not None:
-            return self._hand_over(plan.policies._perform(self.request, self.handler))
-        self.request_key = plan.key(self.request)
+            return self._hand_over(plan.policies._perform(self.seen_request(), self.handler))
+        self.request_key = plan.key(self)
         if plan.deposit is not None:
             plan.deposit(self.request_key, plan.clock())
         self.permits = []
@@ -145,7 +169,7 @@ cdef class PolicedCoroutine(NativeCoroutine):
                 if self.delay >= 0:
                     self.task = _current_task()
                     self.late_at = plan.late(self, self.delay)
-                awaitable = self.handler(self.request)
+                awaitable = self.handler(self.request)  # None: that of the hop
         except BaseException as exc:
             return self._give_up(exc)
         if permit is None:
@@ -161,7 +185,7 @@ cdef class PolicedCoroutine(NativeCoroutine):
         for gate in self.plan.lookers:
             gate.look(gate.key(self), now)
         for gate in self.plan.gates:
-            weight = 1.0 if gate.weight_of is None else gate.weight_of(self.request)
+            weight = 1.0 if gate.weight_of is None else gate.weight_of(self.seen_request())
             permit = gate.acquire(gate.key(self), weight=weight, now=now, wake=self)
             self.permits.append(permit)
             if permit.ready_at > now:
@@ -176,8 +200,9 @@ cdef class PolicedCoroutine(NativeCoroutine):
 
     cdef object _hedge(self):
         """Find out whether, and when, a second attempt is to be made."""
-        if self.plan.is_copiable(self.request):
-            delay = self.plan.hedge.delay(self.request_key, self.request.method, self.plan.clock())
+        if self.hop is not None or self.plan.is_copiable(self.request):
+            method = self.request.method if self.hop is None else self.hop.prepared.method
+            delay = self.plan.hedge.delay(self.request_key, method, self.plan.clock())
             self.is_learning = True
             if delay is not None:
                 self.delay = delay
@@ -193,6 +218,19 @@ cdef class PolicedCoroutine(NativeCoroutine):
                 {"message": "A request could not be hedged", "exception": exc}
             )
         return 0
+
+    # The request
+
+    @property
+    def url(self):
+        """Of the request."""
+        return self.request.url if self.hop is None else self.hop.prepared.real_url
+
+    cdef object seen_request(self):
+        """The request, for those who look at it."""
+        if self.request is None:
+            self.request = self.hop.req = self.hop.template.new_request(self.hop)
+        return self.request
 
     # What came of it
 
@@ -280,7 +318,7 @@ cdef class PolicedCoroutine(NativeCoroutine):
         """What Python sees of the attempt; the permits are given back by it."""
         if self.attempt is None:
             self.attempt = self.plan.policies._taken_over(
-                self.request, self.request_key, self.permits, self.sent_at if self.is_sent else None
+                self.seen_request(), self.request_key, self.permits, self.sent_at if self.is_sent else None
             )
         self.attempt.seen = self.seen
         return self.attempt
@@ -290,7 +328,7 @@ cdef class PolicedCoroutine(NativeCoroutine):
         if self.late_at is not None:
             self.late_at.stop()
             self.late_at = None
-        self.attempt = self.raced = self.seen = self.task = self.permits = self.handler = None
+        self.attempt = self.raced = self.seen = self.task = self.permits = self.handler = self.hop = None
         return 0
 
     cdef str _name(self):

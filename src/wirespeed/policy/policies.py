@@ -217,7 +217,14 @@ class Policies:
         self._plan: Plan | None = None
         if NATIVE:
             self._plan = Plan(
-                self, second_try.ENDED, Observation, self._tallies.get, _is_copiable, _GOOD, per_origin
+                self,
+                Policies,
+                second_try.ENDED,
+                Observation,
+                self._tallies.get,
+                _is_copiable,
+                _GOOD,
+                per_origin,
             )
 
     # A request
