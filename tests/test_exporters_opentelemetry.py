@@ -11,9 +11,9 @@ from typing import Any
 
 import aiohttp
 import pytest
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader
+from opentelemetry.sdk.metrics.export import AggregationTemporality
 from support.checks import eventually
+from support.collected import Metrics
 from support.local import LocalServer
 from support.observed import FakeConnector, busy, origin, while_requests_run
 
@@ -29,41 +29,6 @@ REQUESTS = "http.client.request.duration"
 needs_figures = pytest.mark.skipif(
     not hasattr(wirespeed.TCPConnector, "stats_by_origin"), reason="aiohttp's own connectors have no figures"
 )
-
-
-class Metrics:
-    """A provider of its own, and what it has collected."""
-
-    def __init__(self) -> None:
-        self.reader = InMemoryMetricReader()
-        self.provider = MeterProvider([self.reader], shutdown_on_exit=False)
-
-    def collect(self) -> dict[str, Any]:
-        """Collect now; the metrics by name."""
-        data = self.reader.get_metrics_data()
-        scopes = (
-            [scope for resource in data.resource_metrics for scope in resource.scope_metrics] if data else []
-        )
-        assert {scope.scope.name for scope in scopes} <= {"wirespeed"}
-        return {metric.name: metric for scope in scopes for metric in scope.metrics}
-
-    def points(self, name: str) -> dict[tuple[tuple[str, Any], ...], Any]:
-        """The data points of a metric by attributes."""
-        metric = self.collect().get(name)
-        return (
-            {tuple(sorted(point.attributes.items())): point for point in metric.data.data_points}
-            if metric
-            else {}
-        )
-
-    def values(self, name: str, *attributes: str) -> dict[Any, int]:
-        """The numbers of a metric (of a histogram, how many values) by some attributes."""
-        found = {}
-        for labels, point in self.points(name).items():
-            key = tuple(dict(labels).get(attribute) for attribute in attributes)
-            assert key not in found, f"{attributes} do not tell {name} apart"
-            found[key if len(key) > 1 else key[0]] = getattr(point, "count", getattr(point, "value", None))
-        return found
 
 
 @pytest.fixture

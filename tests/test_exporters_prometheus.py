@@ -6,78 +6,32 @@ import gc
 import math
 import subprocess
 import sys
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import aiohttp
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest, start_http_server
+from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
-from prometheus_client.parser import text_string_to_metric_families as parse
 from support.checks import eventually
 from support.local import LocalServer, client_tls, server_tls
 from support.observed import FakeConnector, busy, origin, while_requests_run
+from support.scraping import Scrape, endpoint, fetch, scrape
 
 import wirespeed
 from wirespeed.observe import CloseReason, PoolStats, Spread
-from wirespeed.observe.prometheus import OTHER, PoolCollector
+from wirespeed.observe.growth import OTHER
+from wirespeed.observe.prometheus import PoolCollector
 
 needs_figures = pytest.mark.skipif(
     not hasattr(wirespeed.TCPConnector, "stats_by_origin"), reason="aiohttp's own connectors have no figures"
 )
 
 
-class Scrape:
-    """The samples of one scrape, by name and labels."""
-
-    def __init__(self, text: str) -> None:
-        self.families = {family.name: family for family in parse(text)}
-        self.samples = {
-            (sample.name, tuple(sorted(sample.labels.items()))): sample.value
-            for family in self.families.values()
-            for sample in family.samples
-        }
-
-    def get(self, name: str, **labels: str) -> float | None:
-        return self.samples.get((f"wirespeed_pool_{name}", tuple(sorted(labels.items()))))
-
-    def sum(self, name: str) -> float:
-        """Add up all samples of a name."""
-        return sum(value for (known, _), value in self.samples.items() if known == f"wirespeed_pool_{name}")
-
-    def labels(self, label: str = "origin") -> set[str]:
-        return {value for _, labels in self.samples for name, value in labels if name == label}
-
-
-def scrape(registry: CollectorRegistry) -> Scrape:
-    return Scrape(generate_latest(registry).decode())
-
-
 def registered(*connectors: Any, **options: Any) -> CollectorRegistry:
     registry = CollectorRegistry()
     registry.register(PoolCollector(*connectors, **options))
     return registry
-
-
-@contextmanager
-def endpoint(registry: CollectorRegistry) -> Iterator[str]:
-    """Serve a registry as programs do, on a thread; gives the URL."""
-    server, thread = start_http_server(0, "127.0.0.1", registry)
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/metrics"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
-def fetch(url: str, accept: str = "text/plain") -> str:
-    request = urllib.request.Request(url, headers={"Accept": accept})
-    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=10) as resp:
-        return str(resp.read().decode())
 
 
 def test_importing_wirespeed_imports_no_exporter() -> None:

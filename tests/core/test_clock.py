@@ -54,3 +54,26 @@ async def test_stopped_clock_does_nothing() -> None:
         clock.stop()
         await asyncio.sleep(0.03)
     clock.assert_timeout()
+
+
+@pytest.mark.parametrize("is_first_first", [True, False])
+async def test_tasks_leave_in_any_order_and_each_has_its_cancelling_taken_back(is_first_first: bool) -> None:
+    loop = asyncio.get_running_loop()
+    clock = Clock(loop, Deadlines(loop), loop.time() + 0.02)
+
+    async def stay(seconds: float) -> None:
+        with clock:
+            try:
+                await asyncio.sleep(5)
+            finally:
+                await asyncio.sleep(seconds)
+
+    async def enter(seconds: float) -> int:
+        task = asyncio.current_task()
+        assert task is not None
+        with pytest.raises(asyncio.TimeoutError):
+            await stay(seconds)
+        return task.cancelling() if hasattr(task, "cancelling") else 0
+
+    delays = (0.01, 0.03) if is_first_first else (0.03, 0.01)
+    assert await asyncio.gather(*map(enter, delays)) == [0, 0]

@@ -40,7 +40,8 @@ class Time:
         return time.monotonic() + self.offset
 
     async def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
+        if seconds:
+            self.slept.append(seconds)
         if self.during is not None:
             self.during(seconds)
         self.offset += seconds
@@ -60,7 +61,8 @@ def status(number: int, *headers: tuple[str, str], body: bytes = b"no") -> Actio
 
 def reset_now(exchange: Exchange) -> None:
     """A reset instead of an answer."""
-    reset(exchange.connection.transport)
+    if not exchange.connection.transport.is_closing():
+        reset(exchange.connection.transport)
     exchange.finish()
 
 
@@ -127,8 +129,7 @@ async def acting(*actions: Action, then: Action = ok, early: bool = False) -> As
 
 def in_use(session: Session) -> int:
     """How many connections of a session are somebody's."""
-    assert session.connector is not None
-    return len(session.connector._acquired)
+    return 0 if session.connector is None else len(session.connector._acquired)
 
 
 @asynccontextmanager

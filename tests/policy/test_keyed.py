@@ -170,3 +170,20 @@ def test_items_may_be_asked_for_by_another_thread_meanwhile() -> None:
     ended.set()
     thread.join()
     assert failures == []
+
+
+def test_a_state_that_is_kept_is_in_every_snapshot() -> None:
+    """Other threads take theirs while old states are looked at."""
+    states = keyed(3)
+    missed = []
+
+    class Watching(State):
+        def is_idle(self, now: float) -> bool:
+            missed.extend({"a", "b", "c"} - {key for key, _ in states.items()})
+            return False
+
+    states._make = Watching
+    for key in "abcd":
+        states.get(key, 0.0)
+    assert missed == []
+    assert len(states) == 4

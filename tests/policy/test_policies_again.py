@@ -183,7 +183,7 @@ async def test_the_budget_is_asked_for_each_retry_and_earned_once(clock: Time) -
     budget = RetryBudget(0.0, min_per_second=2, clock=clock)
     composed = policies(clock, retry=retry(backoff_factor=0), budget=budget)
     server = Server(503)
-    resp = await clock.one(composed(request(), server))
+    resp: Any = await clock.one(composed(request(), server))
     assert (resp.status, len(resp.retry_history), len(server.requests)) == (503, 2, 3)
     figures = budget.stats().by_key[KEY]
     assert (figures.requests, figures.spent, figures.denied) == (1, 2, 1)

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import itertools
 import sys
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 
 import pytest
@@ -61,7 +61,6 @@ class Raced(Race):
         self.begun = 0
         self.is_due = True
         self.asked = 0
-        self.taken: int | None = None
 
     def due(self) -> float:
         self.asked += 1
@@ -75,14 +74,13 @@ class Raced(Race):
         return bool(resp.status == 200)
 
     def on_end(self, number: int) -> None:
-        assert self.taken is None
-        self.taken = number
+        self.number = number
 
-    async def answer(self, first: Awaitable[Any]) -> tuple[Any, int | None]:
-        """The response that is taken, and whose it is."""
-        return await self.run(first), self.taken
+    async def answer(self, first: Coroutine[Any, Any, Any]) -> tuple[Any, int]:
+        """The response, and the number of its attempt."""
+        return await self.run(first), self.number
 
-    def begin(self) -> "asyncio.Task[tuple[Any, int | None]]":
+    def start(self) -> "asyncio.Task[tuple[Any, int]]":
         return asyncio.create_task(self.answer(self.attempts[0].run()))
 
     async def all_joined(self) -> None:
@@ -129,14 +127,14 @@ async def test_a_first_attempt_runs_in_the_task_of_its_caller() -> None:
         seen.append(asyncio.current_task())
         return race.attempts[0].response
 
-    await race.answer(first())
+    await race.run(first())
     assert seen == [task]
 
 
 async def test_others_join_when_due_and_as_many_as_allowed() -> None:
     race = Raced(GOOD, GOOD, GOOD)
     race.is_due = False
-    task = race.begin()
+    task = race.start()
     await eventually(lambda: race.asked >= 3)
     assert [attempt.begun for attempt in race.attempts] == [True, False, False]
     race.is_due = True
@@ -152,7 +150,7 @@ async def test_others_join_when_due_and_as_many_as_allowed() -> None:
 
 async def test_nobody_is_asked_for_after_a_refusal() -> None:
     race = Raced(GOOD)
-    task = race.begin()
+    task = race.start()
     await asyncio.sleep(5 * POLL)
     assert (race.asked, race.begun) == (1, 1)
     race.attempts[0].go.set_result(None)
@@ -184,7 +182,7 @@ CASES = [
 async def test_every_order_of_every_end(at_once: bool) -> None:
     for ends, order in CASES:
         race = Raced(*ends)
-        task = race.begin()
+        task = race.start()
         await race.all_joined()
         for number in order:
             if not race.attempts[number].go.done():
@@ -217,7 +215,7 @@ async def test_a_race_that_is_cancelled_leaves_nothing(step: int) -> None:
                 if step > number or any(ends[who] in (GOOD, STUBBORN) for who in order[:step]):
                     continue
                 race = Raced(*ends)
-                task = race.begin()
+                task = race.start()
                 await race.all_joined()
                 for who in order[:step]:
                     race.attempts[who].go.set_result(None)
@@ -240,7 +238,7 @@ async def test_a_race_that_is_cancelled_leaves_nothing(step: int) -> None:
 @pytest.mark.parametrize("comes_first", ["the winner", "the caller"])
 async def test_a_caller_that_cancels_while_another_wins_is_heard(comes_first: str) -> None:
     race = Raced(BAD, GOOD)
-    task = race.begin()
+    task = race.start()
     await race.all_joined()
     if comes_first == "the winner":
         race.attempts[1].go.set_result(None)
@@ -313,7 +311,7 @@ async def test_who_has_been_cancelled_before_and_went_on_races_as_any_other(winn
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(0)
-        return await race.answer(race.attempts[0].run()), task.cancelling()
+        return await race.run(race.attempts[0].run()), task.cancelling()
 
     task = asyncio.create_task(caller())
     await race.all_joined()
@@ -325,7 +323,7 @@ async def test_who_has_been_cancelled_before_and_went_on_races_as_any_other(winn
 
 async def test_losers_that_will_not_be_cancelled_are_closed_when_they_come() -> None:
     race = Raced(GOOD, STUBBORN, STUBBORN)
-    task = race.begin()
+    task = race.start()
     await race.all_joined()
     race.attempts[0].go.set_result(None)
     assert (await task)[1] == 0
@@ -339,7 +337,7 @@ async def test_what_cannot_be_judged_is_raised_and_closed() -> None:
             raise ValueError
 
     race = Unjudged(BAD, GOOD)
-    task = race.begin()
+    task = race.start()
     await race.all_joined()
     race.attempts[0].go.set_result(None)
     assert isinstance(await lost(task), ValueError)

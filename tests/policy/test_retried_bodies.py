@@ -9,14 +9,15 @@ from typing import Any
 
 import aiohttp
 import pytest
+from support.checks import eventually
 from support.local import Exchange
 from support.scripted import reset
 
 from wirespeed.policy import Hedge, Policies, Retry
 
 from .sockets import (
-    Acts,
     Action,
+    Acts,
     Sessions,
     Time,
     acting,
@@ -116,7 +117,7 @@ def reset_soon(exchange: Exchange) -> None:
 EARLY: dict[str, Action] = {
     "503 and the rest is left unread": part_read(status(503, ("Connection", "close"))),
     "503 and the rest is read": status(503),
-    "503 and a reset": part_read(lambda x: (status(503)(x), reset_soon(x)) and None),
+    "503 and a reset": part_read(lambda x: (status(503)(x), reset_soon(x))[1]),
     "reset": part_read(reset_soon),
     "stall": part_read(lambda x: None),
 }
@@ -167,7 +168,7 @@ async def test_what_was_broken_off_is_sent_again_from_its_start(
             # What the early route has not answered is answered when it was read.
             ok(exchange)
 
-        act.then = lambda x: server.early_routes.pop("/", None) and None
+        act.then = lambda x: server.early_routes.clear()
         server.routes["/"] = late
         body = make(BIG, tmp_path)
         async with session.put(server.url(), data=body) as resp:
@@ -260,10 +261,7 @@ async def test_a_body_that_waits_for_leave_is_sent_again(kind: Sessions) -> None
     async with acting() as server, clean(kind, policies=retrying(), timeout=SHORT) as session:
         server.early_routes["/"] = Acts(status(503), then=go_on)
         task = asyncio.ensure_future(session.put(server.url(), data=SMALL, expect100=True))
-        while len(server.exchanges) < 2 and not task.done():
-            await asyncio.sleep(0.005)
-        while not server.exchanges[-1].complete and not task.done():
-            await asyncio.sleep(0.005)
+        await eventually(lambda: len(server.exchanges) == 2 and server.exchanges[-1].complete, "body")
         server.exchanges[-1].respond(200, b"ok")
         async with await task as resp:
             assert resp.status == 200

@@ -88,7 +88,7 @@ async def test_a_request_is_sent_once_and_total_times_again(
         assert [record.outcome for record in history] == [outcome] * 2
         assert {record.method for record in history} == {method}
         assert {record.url for record in history} == {server.url()}
-        assert [record.delay for record in history] == time.slept
+        assert [record.delay for record in history if record.delay] == time.slept
         assert all(exchange.complete for exchange in server.exchanges)
 
 
@@ -368,7 +368,7 @@ async def test_a_connection_that_was_idle_and_dead_is_replaced_at_once(
             assert await resp.read() == b"ok"
             (record,) = resp.retry_history
         assert record.delay == 0.0
-        assert sum(time.slept) == 0.0
+        assert not time.slept
         assert [exchange.connection.number for exchange in server.exchanges] == [0, 0, 1]
         assert policies.budget is not None
         (figures,) = policies.budget.stats().by_key.values()

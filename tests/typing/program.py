@@ -7,8 +7,9 @@ from prometheus_client import REGISTRY
 import wirespeed as aiohttp
 from wirespeed.observe import Timings
 from wirespeed.observe.leaks import Leak
-from wirespeed.observe.opentelemetry import Instrumentation, instrument
+from wirespeed.observe.opentelemetry import Instrumentation, instrument, instrument_policies
 from wirespeed.observe.prometheus import PoolCollector
+from wirespeed.policy import Policies, Retry
 
 
 async def main() -> None:
@@ -18,9 +19,13 @@ async def main() -> None:
     ) as session:
         stats: dict[str, object] = session.native_stats()
         reason: aiohttp.LaneReason | None = session.explain("GET", "http://host.example/").reason
-        REGISTRY.register(PoolCollector(session.connector))
+        collector = PoolCollector(session.connector, policies=[Policies(retry=Retry())])
+        collector.add_policies(Retry())
+        REGISTRY.register(collector)
         metrics: Instrumentation = instrument(session.connector)
         metrics.uninstrument()
+        instrument_policies(Policies(retry=Retry())).uninstrument()
+        instrument_policies(Retry()).uninstrument()
         async with session.get("http://host.example/", params={"a": "1"}) as resp:
             status: int = resp.status
             queue: float = resp.timings.queue if resp.timings is not None else 0.0

@@ -10,8 +10,10 @@ cdef class Clock(Deadline):
     cdef list tasks                     # that are inside, and are cancelled when the time passes
     cdef readonly bint has_passed       # and what was inside was cancelled
     cdef bint is_handed_over            # whoever enters next goes on inside
-    cdef Py_ssize_t cancelling          # requests to cancel the task that has entered last, by others
+    cdef bint has_others                # more than one task was inside
+    cdef Py_ssize_t cancelling          # requests to cancel the task that has entered first, by others
 
     cdef int start(self, Deadlines deadlines) except -1
     cdef int enter(self) except -1
     cdef int leave(self, object exc) except -1
+    cdef object _take_leaver(self)

@@ -73,22 +73,33 @@ cdef class Clock(Deadline):
         task = _current_task(self.loop)
         if task is None:
             raise RuntimeError("Timeout context manager should be used inside a task")
-        if COUNTS:
-            self.cancelling = task.cancelling()
         if self.has_passed:
             raise asyncio.TimeoutError from None
+        if not self.tasks:
+            if COUNTS:
+                self.cancelling = task.cancelling()
+        elif self.tasks[0] is not task:
+            self.has_others = True
         self.tasks.append(task)
         return 0
 
     cdef int leave(self, object exc) except -1:
         """Leave with an exception, or None; raise TimeoutError where the exception is our cancellation."""
-        task = self.tasks.pop() if self.tasks else None
+        task = self._take_leaver() if self.has_others else self.tasks.pop() if self.tasks else None
         if self.has_passed and type(exc) is _CancelledError:
             if COUNTS and task.uncancel() > self.cancelling:
                 # Somebody else has cancelled it, too.
                 return 0
             raise asyncio.TimeoutError from exc
         return 0
+
+    cdef object _take_leaver(self):
+        """Attempts side by side leave in any order; a cancelling is taken back from whom it was for."""
+        task = _current_task(self.loop)
+        if task in self.tasks:
+            self.tasks.remove(task)
+            return task
+        return self.tasks.pop() if self.tasks else None
 
     def hand_over(self):
         """Let whoever enters next, in the same step, go on inside."""

@@ -27,10 +27,13 @@ cdef class Plan:
     cdef object is_retryable            # of the retry policy, or None
     cdef object hedge                   # or None
     cdef object is_copiable             # whether a request can be hedged
-    cdef object is_good                 # whether the latency of an outcome is learned
+    cdef tuple good                     # by outcome, whether its latency is learned
+    cdef bint is_by_url                 # the key is made of nothing else
+    cdef object url, url_key            # the last ones
     cdef Deadlines deadlines            # on `loop`
     cdef object loop
 
+    cdef object key(self, object request)
     cdef Late late(self, PolicedCoroutine asked, double delay)
 
 

@@ -20,12 +20,14 @@ class Plan:
         new_seen: Callable[..., Any],
         tally_of: Callable[[Hashable, float], Any],
         is_copiable: Callable[[Any], bool],
-        is_good: Callable[[Any], bool],
+        good: tuple[bool, ...],
+        of_url: Callable[[Any], Hashable],
     ) -> None: ...
     def __call__(self, request: ClientRequest, handler: ClientHandlerType) -> Awaitable[ClientResponse]: ...
 
 @final
-class Late(Deadline): ...
+class Late(Deadline):
+    def __call__(self) -> None: ...
 
 @final
 class PolicedCoroutine(NativeCoroutine):

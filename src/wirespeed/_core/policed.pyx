@@ -1,7 +1,7 @@
 """A request under policies, as a coroutine: through the gates, to the handler, and back to all of them.
 
 What goes well costs no frame of Python but those of the gates. Where an attempt has to wait, fails, is to be
-sent again or is late, `Policies` go on in Python from where it is; the steps are those of `Policies._perform`.
+sent again or is late, `Policies` go on in Python from where it is; the steps are as in `Policies._perform`.
 Made by `Plan`, which Policies call. It must not decide anything, nor know what its gates are.
 """
 
@@ -10,7 +10,7 @@ import asyncio
 cimport cython
 from cpython.contextvars cimport get_value
 
-from wirespeed._core.coroutine cimport CoroutineState, NativeCoroutine
+from wirespeed._core.coroutine cimport NativeCoroutine
 from wirespeed._core.deadlines cimport Deadlines
 from wirespeed._core.hooked cimport as_coroutine
 
@@ -49,10 +49,11 @@ cdef class Plan:
         new_seen: makes an Observation.
         tally_of: returns what is counted of a key.
         is_copiable: whether a request can be hedged.
-        is_good: whether the latency of an outcome is learned.
+        good: by outcome, whether its latency is learned.
+        of_url: makes a key of a request of nothing but its URL; asked once for URLs that follow each other.
     """
 
-    def __init__(self, policies, ended, new_seen, tally_of, is_copiable, is_good):
+    def __init__(self, policies, ended, new_seen, tally_of, is_copiable, tuple good not None, of_url):
         retry, budget = policies.retry, policies.budget
         self.policies = policies
         self.ended = ended
@@ -67,7 +68,8 @@ cdef class Plan:
         self.is_retryable = None if retry is None else retry.is_retryable
         self.hedge = policies.hedge
         self.is_copiable = is_copiable
-        self.is_good = is_good
+        self.good = good
+        self.is_by_url = policies._key is of_url
 
     def __call__(self, request, handler):
         cdef PolicedCoroutine asked = PolicedCoroutine.__new__(PolicedCoroutine)
@@ -75,6 +77,16 @@ cdef class Plan:
         asked.request = request
         asked.handler = handler
         return asked
+
+    cdef object key(self, object request):
+        """What a request is told apart by."""
+        if not self.is_by_url:
+            return self.key_of(request)
+        url = request.url
+        if url is not self.url:
+            self.url_key = self.key_of(request)
+            self.url = url
+        return self.url_key
 
     cdef Late late(self, PolicedCoroutine asked, double delay):
         """Set the time after which a request is hedged."""
@@ -84,16 +96,22 @@ cdef class Plan:
             self.deadlines = Deadlines(loop)
             self.loop = loop
         late.asked = asked
-        self.deadlines.set(late, self.deadlines.time() + delay)
+        if delay > 0:
+            self.deadlines.set(late, self.deadlines.time() + delay)
+        else:
+            loop.call_soon(late)
         return late
 
 
 @cython.final
 cdef class Late(Deadline):
-    cdef int _on_deadline(self, double now) except -1:
+    def __call__(self):
         asked, self.asked = self.asked, None
         if asked is not None:
             (<PolicedCoroutine> asked)._on_late()
+
+    cdef int _on_deadline(self, double now) except -1:
+        self()
         return 0
 
     cdef int stop(self) except -1:
@@ -113,7 +131,7 @@ cdef class PolicedCoroutine(NativeCoroutine):
         cdef Plan plan = self.plan
         if get_value(plan.ended) is not None:
             return self._hand_over(plan.policies._perform(self.request, self.handler))
-        self.request_key = plan.key_of(self.request)
+        self.request_key = plan.key(self.request)
         if plan.deposit is not None:
             plan.deposit(self.request_key, plan.clock())
         self.permits = []
@@ -168,7 +186,7 @@ cdef class PolicedCoroutine(NativeCoroutine):
         try:
             self._view()
             self.raced = self.plan.policies._new_race(self.attempt, self.handler, self.delay)
-            self.raced.start(self.task)
+            self.raced.enter(self.task)
             self.raced.on_time()
         except Exception as exc:
             self.plan.loop.call_exception_handler(
@@ -191,13 +209,13 @@ cdef class PolicedCoroutine(NativeCoroutine):
         try:
             self._note(resp)
             if self.raced is None:
-                if self.is_learning and plan.is_good(self.seen.outcome):
+                if self.is_learning and plan.good[self.seen.outcome]:
                     plan.hedge.record(self.request_key, self.seen.latency, self.seen.at)
-                if plan.is_retryable is None:
-                    return resp
-                if not plan.is_retryable(self.seen):
-                    if not hasattr(type(resp), "retry_history"):
+                if plan.is_retryable is None or not plan.is_retryable(self.seen):
+                    if plan.is_retryable is not None and not hasattr(type(resp), "retry_history"):
                         resp.retry_history = ()
+                    if self.attempt is not None:
+                        self.attempt.seen = None  # it knows the response, which may be dropped
                     return resp
         except BaseException as exc:
             resp.close()

@@ -4,13 +4,17 @@ Names, units, attributes and buckets are those of
 https://opentelemetry.io/docs/specs/semconv/http/http-metrics/#http-client. Numbers of connections and of
 requests are read when a reader collects; the two durations come from the connector's observers, which
 `instrument()` adds and `uninstrument()` takes off. Until then nothing of this is in the way of a request.
+There are no conventions for traffic policies; their figures are read, too, and have names of our own.
 """
 
 import functools
 import os
+import re
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 try:
     from opentelemetry import metrics
@@ -22,7 +26,8 @@ except ImportError as exc:
 
 from .._version import __version__
 from .observer import Observable
-from .reading import MaybeReadable, Watched, with_methods
+from .policies import MaybePolicies, PolicyMetric, PolicyReader, Values
+from .reading import MaybeReadable, WatchedConnectors, with_methods
 from .reasons import CloseReason
 from .stats import PoolStats
 
@@ -43,41 +48,48 @@ KNOWN_METHODS = frozenset(
 )
 KNOWN_METHODS_VARIABLE = "OTEL_INSTRUMENTATION_HTTP_KNOWN_METHODS"
 OTHER_METHOD = "_OTHER"
-DEFAULT_PORTS = {"http": 80, "https": 443}
+DEFAULT_PORTS = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 # Origins whose attributes are remembered; a connector remembers about as many.
 ORIGINS = 1024
 
+# Seconds for which instruments that are collected one after the other share what was read of the policies.
+COLLECTION_SECONDS = 1.0
+POLICY_KEY = "wirespeed.policy.key"
+
 Attributes = Mapping[str, str | int]
+
+_ORIGIN = re.compile(r"(?:https?|wss?)://[^/?#]+")
 
 
 class Instrumentation:
-    """What `instrument()` returns: a connector and the metrics that it has part in."""
+    """What `instrument()` and `instrument_policies()` return: what is read, and how to stop that."""
 
-    def __init__(self, connector: Observable, instruments: "Instruments") -> None:
-        self._connector = weakref.ref(connector)
-        self._instruments = instruments
+    def __init__(self, instrumented: object, remove: Callable[[Any], None]) -> None:
+        self._instrumented = weakref.ref(instrumented)
+        self._remove = remove
 
     def uninstrument(self) -> None:
-        """Take the observer off and stop reading the connector; again does nothing.
+        """Stop reading a connector, and take its observer off; or stop reading policies. Again does nothing.
 
-        To be called on the thread of the connector's loop. What was recorded stays with the SDK.
+        To be called on the thread of a connector's loop. What was recorded stays with the SDK.
         """
-        connector = self._connector()
-        if connector is not None:
-            self._instruments.remove(connector)
+        instrumented = self._instrumented()
+        if instrumented is not None:
+            self._remove(instrumented)
 
 
 class Instruments:
-    """The four instruments of one meter provider, over all connectors that are instrumented with it.
+    """The instruments of one meter provider, over all connectors and policies that are instrumented with it.
 
     One set for all: of an instrument that is made again the SDK drops the callbacks, and of two observations
     with the same attributes the first. It is the connectors' observer, too.
     """
 
     def __init__(self, meter_provider: MeterProvider) -> None:
-        self._watched = Watched()
+        self._watched = WatchedConnectors()
         self._methods = known_methods()
         meter = metrics.get_meter("wirespeed", __version__, meter_provider, SCHEMA_URL)
+        self.policies = PolicyInstruments(meter)
         meter.create_observable_up_down_counter(
             OPEN_CONNECTIONS,
             [self._observe_connections],
@@ -148,6 +160,73 @@ class Instruments:
             for origin, stats in by_origin.items():
                 numbers[origin] = numbers.get(origin, 0) + count(stats)
         return numbers
+
+
+class PolicyInstruments:
+    """The instruments for the figures of policies: one for each, made with the first policy that has it."""
+
+    def __init__(self, meter: metrics.Meter) -> None:
+        self._meter = meter
+        self._reader = PolicyReader(max_labels=None)
+        self._lock = threading.Lock()
+        self._made: set[str] = set()
+        # What was read, when, and which instruments have had it.
+        self._values: dict[PolicyMetric, Values] = {}
+        self._read_at = 0.0
+        self._served: set[str] = set()
+
+    def add(self, policies: MaybePolicies) -> None:
+        """Read these; once is enough.
+
+        Raises:
+            TypeError: they are no policies.
+        """
+        self._reader.add(policies)
+        with self._lock:
+            known = {instrument_name(metric): metric for metric in self._reader.known()}
+            missing = {name: metric for name, metric in known.items() if name not in self._made}
+            self._made.update(missing)
+        # Not under the lock: the SDK has one of its own, which it may hold while it calls us.
+        for name, metric in missing.items():
+            self._make(name, metric)
+
+    def remove(self, policies: MaybePolicies) -> None:
+        """Read these no more."""
+        self._reader.discard(policies)
+
+    def _make(self, name: str, metric: PolicyMetric) -> None:
+        make = (
+            self._meter.create_observable_gauge
+            if metric.kind == "gauge"
+            else self._meter.create_observable_counter
+        )
+        unit = "s" if metric.name.endswith("_seconds") else ""
+        make(name, [functools.partial(self._observe, metric)], unit=unit, description=metric.help)
+
+    def _observe(self, metric: PolicyMetric, _: CallbackOptions) -> Iterable[Observation]:
+        for (key, part), value in self._read(metric).items():
+            attributes = {**attributes_of_key(key)}
+            if part:
+                attributes[f"wirespeed.{metric.part}"] = part
+            yield Observation(value, attributes)
+
+    def _read(self, metric: PolicyMetric) -> Values:
+        """Read the policies, once for all instruments of a collection."""
+        with self._lock:
+            name, now = instrument_name(metric), time.monotonic()
+            if name in self._served or now - self._read_at > COLLECTION_SECONDS:
+                self._values, self._read_at, self._served = self._reader.read(), now, set()
+            self._served.add(name)
+            return self._values.get(metric, {})
+
+
+def instrument_name(metric: PolicyMetric) -> str:
+    return ".".join(filter(None, ("wirespeed.policy", metric.policy, metric.name)))
+
+
+def attributes_of_key(key: str) -> Attributes:
+    """The attributes of what a policy keeps apart: those of an origin, where it is one."""
+    return attributes_of(key) if _ORIGIN.fullmatch(key) else {POLICY_KEY: key}
 
 
 def active_connections(stats: PoolStats) -> int:
@@ -221,7 +300,36 @@ def instrument(connector: MaybeReadable, meter_provider: MeterProvider | None = 
     observable = with_methods(connector, "stats_by_origin", "add_observer", "remove_observer")
     instruments = _instruments_of(meter_provider)
     instruments.add(observable)
-    return Instrumentation(observable, instruments)
+    return Instrumentation(observable, instruments.remove)
+
+
+def instrument_policies(
+    policies: MaybePolicies, meter_provider: MeterProvider | None = None
+) -> Instrumentation:
+    """Report the figures of policies as OpenTelemetry metrics. From any thread.
+
+    Each figure is `wirespeed.policy.<policy>.<figure>`, and attempts by what they came to are
+    `wirespeed.policy.attempts` with the attribute `wirespeed.outcome`. All have `server.address`,
+    `server.port` and `url.scheme` where the policy keeps origins apart, else `wirespeed.policy.key`. A state,
+    such as a circuit's, is an attribute, `wirespeed.state`: 1 for the one that it is in, 0 for the others.
+    What keys had counted that were forgotten before it was reported is under the key "other".
+
+    The policies are not kept alive. Those of a kind that have a key in common are summed, but for seconds and
+    rates: of these, the highest is reported. Instrumenting twice does what once does.
+
+    Args:
+        policies: `Policies`, or a single policy that is used alone, as a middleware or by hand.
+        meter_provider: where the metrics go; the process's own provider by default, which may be set later.
+
+    Returns:
+        A handle whose `uninstrument()` stops it.
+
+    Raises:
+        TypeError: they are no policies.
+    """
+    instruments = _instruments_of(meter_provider).policies
+    instruments.add(policies)
+    return Instrumentation(policies, instruments.remove)
 
 
 def _instruments_of(meter_provider: MeterProvider | None) -> Instruments:

@@ -6,7 +6,7 @@ https://prometheus.io/docs/practices/naming/.
 """
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 try:
@@ -20,12 +20,12 @@ try:
 except ImportError as exc:
     raise ImportError("wirespeed.observe.prometheus needs prometheus-client: wirespeed[prometheus]") from exc
 
-from .reading import MaybeReadable, Watched, with_methods
+from .growth import OTHER, Flows, Growth
+from .policies import MaybePolicies, PolicyMetric, PolicyReader, Values
+from .reading import MaybeReadable, WatchedConnectors, with_methods
 from .stats import WAIT_BOUNDS, PoolStats, Spread
 
 BUCKETS = (*map(str, WAIT_BOUNDS), "+Inf")
-# The label of the origins that have none of their own. No origin is called so: they have schemes.
-OTHER = "other"
 
 
 class Figure(NamedTuple):
@@ -61,9 +61,6 @@ MAXIMA = (
     Figure("requests_per_connection", "connection_max_requests", "Most requests that a connection served."),
 )
 
-# What only grows, by attribute and what it is of it (a reason, a bucket, a sum): one number each.
-Flows = dict[tuple[str, str | int], float]
-
 
 class PoolCollector:
     """A collector of the figures of connectors: `registry.register(PoolCollector(session.connector))`.
@@ -73,31 +70,42 @@ class PoolCollector:
     the busiest by requests; what the others had is summed under `origin="other"`. An origin that becomes
     one of the busiest goes on under its own label from there, so that no counter ever falls.
 
+    Policies are shown in the same way: each of their figures as `wirespeed_policy_<policy>_<figure>`, and
+    what attempts came to as `wirespeed_policy_attempts_total{outcome}`. `origin` is what the policy keeps
+    apart, as a string; the busiest are those with the highest counters. Policies of a kind that have an
+    origin in common are summed, and so are all others under `other`; but of seconds and rates the highest is
+    shown, and none for the others. A state, such as a circuit's, is a label; its value is how many have it.
+
     Args:
         connectors: connectors of wirespeed's.
+        policies: `Policies`, or single ones that are used alone; see `add_policies`.
         max_origins: how many origins get a label of their own.
         namespace: what the names of the metrics start with.
 
     Raises:
-        TypeError: a connector has no figures; aiohttp's own do not.
+        TypeError: a connector has no figures; aiohttp's own do not. Or what was given for policies is none.
         ValueError: `max_origins` is negative.
     """
 
     def __init__(
-        self, *connectors: MaybeReadable, max_origins: int = 100, namespace: str = "wirespeed"
+        self,
+        *connectors: MaybeReadable,
+        policies: Iterable[MaybePolicies] = (),
+        max_origins: int = 100,
+        namespace: str = "wirespeed",
     ) -> None:
         if max_origins < 0:
             raise ValueError(f"max_origins must not be negative, got {max_origins}")
-        self._prefix = f"{namespace}_pool" if namespace else "pool"
-        self._max_origins = max_origins
-        self._watched = Watched()
-        # Scrapes may overlap: what follows changes with each of them, under the lock.
+        self._prefix = f"{namespace}_" if namespace else ""
+        self._watched = WatchedConnectors()
+        # Scrapes may overlap: growth changes with each of them.
         self._lock = threading.Lock()
-        self._last: dict[tuple[int, str], PoolStats] = {}
-        self._labelled: set[str] = set()
-        self._grown: dict[str, Flows] = {}  # by label
+        self._growth: Growth[PoolStats] = Growth(max_origins, flows_of, requests_of)
+        self._policies = PolicyReader(max_origins)
         for connector in connectors:
             self.add(connector)
+        for one in policies:
+            self.add_policies(one)
 
     def add(self, connector: MaybeReadable) -> None:
         """Collect the figures of this connector too; once is enough.
@@ -107,61 +115,49 @@ class PoolCollector:
         """
         self._watched.add(with_methods(connector, "stats_by_origin"))
 
+    def add_policies(self, policies: MaybePolicies) -> None:
+        """Collect the figures of these policies too; once is enough. From any thread.
+
+        They are held weakly. A policy that is part of several `Policies` is counted once.
+
+        Args:
+            policies: `Policies`, or a single policy that is used alone, as a middleware or by hand.
+
+        Raises:
+            TypeError: they are neither.
+        """
+        self._policies.add(policies)
+
     def describe(self) -> Iterable[Metric]:
         """Name the metrics, so that registering reads nothing."""
-        return Exposition(self._prefix).families()
+        yield from Exposition(f"{self._prefix}pool").families()
+        for figure in self._policies.known():
+            yield self._family_of(figure, {})
 
     def collect(self) -> Iterable[Metric]:
-        """Read the connectors; called by the registry for each scrape, from whatever thread."""
+        """Read the connectors and policies; called by the registry for each scrape, from whatever thread."""
+        exposition = Exposition(f"{self._prefix}pool")
         with self._lock:
-            now = {
-                (number, origin): stats
-                for number, by_origin in self._watched.read().items()
-                for origin, stats in by_origin.items()
-            }
-            labels = self._choose_labels(now)
-            self._count_growth(now, labels)
-            exposition = Exposition(self._prefix)
-            members: dict[str, list[PoolStats]] = {OTHER: []} if OTHER in self._grown else {}
-            for (_, origin), stats in now.items():
-                members.setdefault(labels[origin], []).append(stats)
-            for label, figures in members.items():
-                exposition.add(label, figures, self._grown[label])
-        return exposition.families()
+            for label, members in self._growth.update(self._watched.read()).items():
+                exposition.add(label, members, self._growth.by_label[label])
+        yield from exposition.families()
+        for figure, values in self._policies.read().items():
+            yield self._family_of(figure, values)
 
-    def _choose_labels(self, now: Mapping[tuple[int, str], PoolStats]) -> dict[str, str]:
-        """Map each origin to its label."""
-        requests: dict[str, int] = {}
-        for (_, origin), stats in now.items():
-            requests[origin] = requests.get(origin, 0) + stats.requests
-        # Among equals who has a label keeps it.
-        ranked = sorted(
-            requests, key=lambda origin: (-requests[origin], origin not in self._labelled, origin)
+    def _family_of(self, figure: PolicyMetric, values: Values) -> Metric:
+        family = GaugeMetricFamily if figure.kind == "gauge" else CounterMetricFamily
+        policy = f"{figure.policy}_" if figure.policy else ""
+        metric = family(
+            f"{self._prefix}policy_{policy}{figure.name}", figure.help, labels=["origin", figure.part]
         )
-        self._labelled = set(ranked[: self._max_origins])
-        return {origin: origin if origin in self._labelled else OTHER for origin in ranked}
+        for (label, part), value in values.items():
+            # What has no parts has the first label alone.
+            metric.add_metric([label, part] if part else [label], value)
+        return metric
 
-    def _count_growth(self, now: dict[tuple[int, str], PoolStats], labels: Mapping[str, str]) -> None:
-        """Add what happened since the last scrape to the labels under which it is shown.
 
-        Sums of the figures as they are would fall when an origin changes its label, or when one of several
-        connectors is gone, and a counter that falls counts as a restart: rate() would take all
-        that is left for new.
-        """
-        # Origins that the connectors forgot start again; one that lost its label may get it back.
-        kept = {*labels, OTHER} if labels else set()
-        self._grown = {label: flows for label, flows in self._grown.items() if label in kept}
-        for key, stats in now.items():
-            grown = self._grown.setdefault(labels[key[1]], {})
-            before = self._last.get(key)
-            if stats == before:
-                continue
-            old = flows_of(before) if before is not None else {}
-            for name, value in flows_of(stats).items():
-                least = old.get(name, 0)
-                # Less than before: the connector had forgotten the origin, and met it again.
-                grown[name] = grown.get(name, 0) + (value - least if value >= least else value)
-        self._last = now
+def requests_of(stats: PoolStats) -> int:
+    return stats.requests
 
 
 def flows_of(stats: PoolStats) -> Flows:

@@ -1,4 +1,4 @@
-"""The connectors that an exporter reads, weakly, from threads that are not their loops'.
+"""What an exporter reads, weakly, from threads that are not its loop's.
 
 Used by the exporters. It reads snapshots only and must not change a connector.
 """
@@ -8,12 +8,14 @@ import itertools
 import threading
 import weakref
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from aiohttp import BaseConnector
 
 from .observer import Readable
 from .stats import PoolStats
+
+T = TypeVar("T")
 
 # What type checkers take `session.connector` for.
 MaybeReadable = Readable | BaseConnector | None
@@ -30,36 +32,40 @@ def with_methods(connector: object, *names: str) -> Any:
     return connector
 
 
-class Watched:
-    """A set of connectors that does not keep them alive; safe to use from any thread."""
+class Watched(Generic[T]):
+    """A set of objects that does not keep them alive; safe to use from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._numbers = itertools.count()
         # Replaced as a whole, never changed: readers need no lock.
-        self._refs: dict[int, weakref.ref[Readable]] = {}
+        self.refs: Mapping[int, weakref.ref[T]] = {}
 
-    def add(self, connector: Readable) -> bool:
-        """Watch a connector; False when it is watched already."""
+    def add(self, thing: T) -> bool:
+        """Watch an object; False when it is watched already."""
         with self._lock:
-            alive = {number: ref for number, ref in self._refs.items() if ref() is not None}
-            if any(ref() is connector for ref in alive.values()):
+            alive = {number: ref for number, ref in self.refs.items() if ref() is not None}
+            if any(ref() is thing for ref in alive.values()):
                 return False
-            self._refs = {**alive, next(self._numbers): weakref.ref(connector)}
+            self.refs = {**alive, next(self._numbers): weakref.ref(thing)}
         return True
 
-    def discard(self, connector: Readable) -> bool:
-        """Stop watching a connector; False when it was not watched."""
+    def discard(self, thing: T) -> bool:
+        """Stop watching an object; False when it was not watched."""
         with self._lock:
-            others = {number: ref for number, ref in self._refs.items() if ref() is not connector}
-            was_there = len(others) < len(self._refs)
-            self._refs = others
+            others = {number: ref for number, ref in self.refs.items() if ref() is not thing}
+            was_there = len(others) < len(self.refs)
+            self.refs = others
         return was_there
+
+
+class WatchedConnectors(Watched[Readable]):
+    """The connectors that an exporter reads."""
 
     def read(self) -> dict[int, Mapping[str, PoolStats]]:
         """Take the figures of the connectors that are still there, by number of connector and origin."""
         found = {}
-        for number, ref in self._refs.items():
+        for number, ref in self.refs.items():
             figures = _figures(ref)
             if figures is not None:
                 found[number] = figures

@@ -145,7 +145,7 @@ class AdaptiveConcurrency(Gate):
             raise ValueError(f"weight must be positive and at most max_limit, {self._heaviest}, got {weight}")
         if now is None:
             now = self.clock()
-        slots = self._keyed.get(key, now)
+        slots = self._keyed.find(key) or self._keyed.get(key, now)
         permit = AdaptivePermit(slots, weight, wake)
         if not slots.take(permit, now, self._max_waiting):
             raise AdaptiveLimitFull(key, slots.limit, slots.in_use, slots.waiting)

@@ -159,7 +159,7 @@ class CircuitBreaker(Gate):
 
     name = "breaker"
     metrics = (
-        Metric("state", "state", "gauge", "0 closed, 1 half-open, 2 open."),
+        Metric("state", "state", "gauge", "The state of the circuit."),
         Metric("failure_rate", "failure_rate", "gauge", "Share of the calls in the window that failed."),
         Metric(
             "slow_call_rate", "slow_call_rate", "gauge", "Share of the calls in the window that were slow."
@@ -252,7 +252,7 @@ class CircuitBreaker(Gate):
             raise ValueError(f"weight must be positive, got {weight}")
         if now is None:
             now = self.clock()
-        circuit = self._circuits.get(key, now)
+        circuit = self._circuits.find(key) or self._circuits.get(key, now)
         if circuit.state is not _CLOSED:
             return self._acquire_probe(circuit, now)
         circuit.seen_at = now

@@ -133,7 +133,7 @@ class RetryBudget(Policy):
         """
         if now is None:
             now = self.clock()
-        account = self._accounts.get(key, now)
+        account = self._accounts.find(key) or self._accounts.get(key, now)
         if now >= account.turn_at:
             account.turn(now)
         account.fresh += 1.0

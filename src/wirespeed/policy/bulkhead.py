@@ -121,7 +121,7 @@ class Bulkhead(Gate):
             raise ValueError(f"weight must be positive and at most the limit of {self._limit}, got {weight}")
         if now is None:
             now = self.clock()
-        slots = self._keyed.get(key, now)
+        slots = self._keyed.find(key) or self._keyed.get(key, now)
         permit = SlotPermit(slots, weight, wake)
         if not slots.take(permit, now, self._max_waiting):
             raise BulkheadFull(key, slots.limit, slots.in_use, slots.waiting)

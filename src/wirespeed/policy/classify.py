@@ -54,7 +54,8 @@ class Classifier:
 
     def of_response(self, resp: Answered) -> Outcome:
         """Classify a response by its head; `resp` has `status` and `headers`, as aiohttp's responses."""
-        return self._of_status(resp.status)
+        status = resp.status
+        return self._table[status] if 0 <= status < _STATUSES else Outcome.SERVER_FAULT
 
     def of_error(self, exc: BaseException) -> Outcome:
         """Classify what an attempt has raised. An exception with an attribute `outcome` says so itself."""

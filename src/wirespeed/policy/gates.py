@@ -38,7 +38,8 @@ class Metric(NamedTuple):
 
     Attributes:
         attribute: of the statistics of one key.
-        name: what the exporters call it, after the policy's name.
+        name: what the exporters call it, after the policy's name. A gauge is summed where keys share a label,
+            unless its name ends in `seconds`, `rate` or `ratio`.
         kind: a counter only grows; a gauge is the state now.
         help: one sentence.
     """

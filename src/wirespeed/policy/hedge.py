@@ -162,7 +162,7 @@ class Hedge(Policy):
         """
         if method not in self.allowed_methods:
             return None
-        state = self._keys.get(key, self.clock() if now is None else now)
+        state = self._keys.find(key) or self._keys.get(key, self.clock() if now is None else now)
         delay = state.delay_seconds
         # A fixed delay may be 0: all attempts at once.
         if not delay and self.fixed_delay is None:
@@ -185,7 +185,7 @@ class Hedge(Policy):
             return
         if now is None:
             now = self.clock()
-        state = self._keys.get(key, now)
+        state = self._keys.find(key) or self._keys.get(key, now)
         state.seen_at = now
         latencies = state.latencies
         if latencies is None:

@@ -4,6 +4,7 @@ What is forgotten is what cannot matter any more; the counters of forgotten keys
 total ever falls.
 """
 
+from collections import deque
 from collections.abc import Callable, Hashable
 from typing import Generic, Protocol, TypeVar
 
@@ -47,7 +48,12 @@ class Keyed(Generic[S]):
         self._max = max_keys
         self._counters = tuple(metric.attribute for metric in metrics if metric.kind == "counter")
         self._states: dict[Hashable, S] = {}
+        # Whose turn it is to be looked at. Apart from the states, so that a state that is kept never leaves
+        # its place: snapshots are taken on other threads meanwhile.
+        self._turns: deque[Hashable] = deque()
         self.forgotten: dict[str, float] = dict.fromkeys(self._counters, 0.0)
+        # What every request asks: the state of a key, or None where nothing is known of it.
+        self.find: Callable[[Hashable], S | None] = self._states.get
 
     def get(self, key: Hashable, now: float) -> S:
         """Return the state of a key."""
@@ -56,11 +62,8 @@ class Keyed(Generic[S]):
             if len(self._states) >= self._max:
                 self._forget(now)
             state = self._states[key] = self._make(key, now)
+            self._turns.append(key)
         return state
-
-    def find(self, key: Hashable) -> S | None:
-        """Return the state of a key, or None where nothing is known of it."""
-        return self._states.get(key)
 
     def items(self) -> list[tuple[Hashable, S]]:
         """A copy of what there is; safe from any thread."""
@@ -70,11 +73,13 @@ class Keyed(Generic[S]):
         return len(self._states)
 
     def _forget(self, now: float) -> None:
-        states = self._states
-        for key in [key for key, _ in zip(states, range(_LOOKS), strict=False)]:
-            state = states.pop(key)
+        turns = self._turns
+        for _ in range(min(_LOOKS, len(turns))):
+            key = turns.popleft()
+            state = self._states[key]
             if not state.is_idle(now):
-                states[key] = state  # to the end: the next look is at others
+                turns.append(key)  # the next look is at others
                 continue
+            del self._states[key]
             for name in self._counters:
                 self.forgotten[name] += getattr(state, name)

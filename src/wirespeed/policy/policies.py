@@ -27,6 +27,7 @@ from aiohttp import (
     ClientResponse,
     hdrs,
 )
+from aiohttp.helpers import TimerNoop
 from aiohttp.payload import BytesPayload
 
 from .._switch import NATIVE
@@ -45,8 +46,6 @@ Sleep = Callable[[float], Awaitable[object]]
 
 if TYPE_CHECKING or NATIVE:
     from .._core.policed import Plan
-else:
-    Plan = None
 
 _RESOLUTION = 0.001
 """Seconds; uvloop's timers know milliseconds, and would be asked again and again for less."""
@@ -118,12 +117,29 @@ def _is_copiable(request: Any) -> bool:
     )
 
 
+class _Beside(TimerNoop):
+    """The timer of an attempt in a task of its own.
+
+    aiohttp's takes whoever leaves it for the task that has entered last, and a timeout for somebody's wish to
+    cancel; it does for the first attempt, and whoever ends with that is let go.
+    """
+
+    def __init__(self, timer: Any) -> None:
+        self._timer = timer
+
+    @property
+    def _cancelled(self) -> bool:
+        return _has_passed(self._timer)
+
+
 def _copied(request: ClientRequest) -> ClientRequest:
     """A request that can be sent beside the one it is copied from."""
     copied = copy.copy(request)
     copied.headers = request.headers.copy()
     # The task that sends the other one's body.
     vars(copied).pop("_ClientRequest__writer", None)
+    if not second_try.is_asked(request):
+        copied._timer = _Beside(request._timer)
     return copied
 
 
@@ -138,6 +154,9 @@ def _record(request: ClientRequest, seen: Observation, delay: float) -> RetryRec
     return RetryRecord(
         request.method, str(request.url), seen.outcome, seen.status, error, seen.latency, delay
     )
+
+
+_GOOD = tuple(map(_is_good, Outcome))
 
 
 class Policies:
@@ -195,11 +214,11 @@ class Policies:
         self._classifier = classifier or Classifier()
         self._key, self._clock, self._sleep = key, clock, sleep
         self._tallies: Keyed[_Tally] = Keyed(_Tally)
-        self._plan = (
-            None
-            if Plan is None
-            else Plan(self, second_try.ENDED, Observation, self._tallies.get, _is_copiable, _is_good)
-        )
+        self._plan: Plan | None = None
+        if NATIVE:
+            self._plan = Plan(
+                self, second_try.ENDED, Observation, self._tallies.get, _is_copiable, _GOOD, per_origin
+            )
 
     # A request
 
@@ -514,7 +533,14 @@ class _Hedged(Race):
         self._hedge.launched(key)
         self._last = _Attempt(policies, _copied(self._first.request), key)
         self.others.append(self._last)
-        return policies._make(self._last, self._handler)
+        return self._make(self._last)
+
+    async def _make(self, attempt: _Attempt) -> ClientResponse:
+        try:
+            return await self._policies._make(attempt, self._handler)
+        except BaseException:
+            attempt.seen = None  # what was raised holds the frames that hold the attempt
+            raise
 
     def will_do(self, resp: ClientResponse) -> bool:
         return _is_good(self._policies._classifier.of_response(resp))
@@ -530,6 +556,9 @@ class _Hedged(Race):
             first.seen = self.others[number - 1].seen
         elif (seen := first.seen) is not None and _is_good(seen.outcome):
             hedge.record(first.key, seen.latency, seen.at)
+
+    def is_over(self) -> bool:
+        return _has_passed(self._first.request._timer)
 
 
 Policy.compose = Policies

@@ -67,6 +67,10 @@ class Race(abc.ABC):
         """Whether a response is worth giving up the other attempts for."""
 
     @abc.abstractmethod
+    def is_over(self) -> bool:
+        """Whether the time for all attempts has passed; the first was told of it, the others may not know."""
+
+    @abc.abstractmethod
     def on_end(self, number: int) -> None:
         """The response of an attempt is taken; the first attempt has number 0."""
 
@@ -78,7 +82,7 @@ class Race(abc.ABC):
         Returns, and raises:
             As `finish`.
         """
-        self.start(asyncio.current_task())
+        self.enter(asyncio.current_task())
         if self._delay is not None:
             self._timer = self._loop.call_later(self._delay, self.on_time)
         resp = error = None
@@ -91,7 +95,7 @@ class Race(abc.ABC):
         finally:
             del error  # its traceback holds this frame
 
-    def start(self, task: Any) -> None:
+    def enter(self, task: Any) -> None:
         """Note the task of the first attempt, which a winner interrupts."""
         self._task = task
         if _COUNTS:
@@ -119,7 +123,7 @@ class Race(abc.ABC):
             if error is not None and not isinstance(error, Exception):
                 raise error
             self._task = None
-            if self._running and self._winner is None and (resp is None or not self.will_do(resp)):
+            if self._running and self._winner is None and self._is_open(resp):
                 await self._others()
             if self._winner is not None:
                 if resp is not None:
@@ -144,6 +148,10 @@ class Race(abc.ABC):
             while self._running:
                 let_go(self._running.popitem()[0])
             del error  # its traceback holds this frame
+
+    def _is_open(self, resp: ClientResponse | None) -> bool:
+        """Whether the other attempts are worth waiting for after what the first one has come to."""
+        return not self.is_over() if resp is None else not self.will_do(resp)
 
     def _takes_back(self) -> bool:
         """Take back our cancelling; false where somebody else wants the first attempt cancelled, too."""

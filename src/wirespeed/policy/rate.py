@@ -167,7 +167,7 @@ class RateLimit(Gate):
             now = self.clock()
         if not 0 < weight <= self._heaviest:
             raise ValueError(f"weight must be positive and at most {self._heaviest:g}, got {weight!r}")
-        state = self._keyed.get(key, now)
+        state = self._keyed.find(key) or self._keyed.get(key, now)
         permit = RatePermit(state, weight)
         ready_at = state.place(permit, now)
         if state.waiting:

@@ -267,6 +267,8 @@ class Retry(Policy):
 
     def is_retryable(self, seen: Observation) -> bool:
         """Whether an answer is one to ask again after; its method apart."""
+        if seen.outcome is Outcome.SUCCESS and self.status_forcelist is None:
+            return False  # whatever its status
         if self.status_forcelist is not None:
             is_listed = seen.status in self.status_forcelist
         else:
