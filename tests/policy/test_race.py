@@ -61,6 +61,7 @@ class Raced(Race):
         self.begun = 0
         self.is_due = True
         self.asked = 0
+        self.has_no_time = False
 
     def due(self) -> float:
         self.asked += 1
@@ -72,6 +73,9 @@ class Raced(Race):
 
     def will_do(self, resp: Any) -> bool:
         return bool(resp.status == 200)
+
+    def is_over(self) -> bool:
+        return self.has_no_time
 
     def on_end(self, number: int) -> None:
         self.number = number
@@ -234,6 +238,17 @@ async def test_a_race_that_is_cancelled_leaves_nothing(step: int) -> None:
                 race.check(None)
 
 
+async def test_nobody_is_waited_for_when_the_time_of_all_is_over() -> None:
+    race = Raced(RAISES, GOOD)
+    task = race.start()
+    await race.all_joined()
+    race.has_no_time = True
+    race.attempts[0].go.set_result(None)
+    assert await lost(task) is race.attempts[0].failure
+    await settle()
+    race.check(None)
+
+
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="a task does not know who cancels it")
 @pytest.mark.parametrize("comes_first", ["the winner", "the caller"])
 async def test_a_caller_that_cancels_while_another_wins_is_heard(comes_first: str) -> None:
@@ -311,7 +326,7 @@ async def test_who_has_been_cancelled_before_and_went_on_races_as_any_other(winn
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(0)
-        return await race.run(race.attempts[0].run()), task.cancelling()
+        return await race.answer(race.attempts[0].run()), task.cancelling()
 
     task = asyncio.create_task(caller())
     await race.all_joined()
