@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from aiohttp import ClientConnectorError, FormData, ServerDisconnectedError
 from aiohttp.helpers import TimerNoop
+from support.checks import eventually
 
 from wirespeed.policy import QUEUED, Hedge, Outcome, RetryBudget
 from wirespeed.policy.bulkhead import Bulkhead
@@ -282,8 +283,7 @@ async def test_a_second_attempt_that_loses_is_closed(clock: Time) -> None:
     first = slow(clock, resp)
     server = Server(first, Response(503))
     task = asyncio.create_task(composed(request(), server))
-    while len(server.responses) < 1:  # noqa: ASYNC110 - the attempt's answer
-        await asyncio.sleep(0)
+    await eventually(lambda: server.responses)
     await settle()
     assert server.responses[0].ends == ["closed"]
     first.waiter.set_result(None)
@@ -301,7 +301,7 @@ async def test_the_budget_refuses_hedging(clock: Time) -> None:
     first = slow(clock, resp)
     server = Server(first)
     task = asyncio.create_task(composed(request(), server))
-    await settle()
+    await eventually(lambda: any(figures.denied for figures in budget.stats().by_key.values()))
     first.waiter.set_result(None)
     assert await task is resp
     assert len(server.requests) == 1
@@ -328,7 +328,7 @@ async def test_what_cannot_be_sent_twice_is_not_hedged(
     first = slow(clock, resp)
     server = Server(first)
     task = asyncio.create_task(composed(request(method, **options), server))
-    await settle()
+    await asyncio.sleep(0.01)
     first.waiter.set_result(None)
     assert await task is resp
     assert len(server.requests) == 1
@@ -345,8 +345,8 @@ async def test_bytes_may_be_sent_twice_but_not_when_somebody_follows_the_upload(
         asked = request("GET", data=b"body")
         asked._upload_tracker = tracker  # type: ignore[assignment]
         task = asyncio.create_task(composed(asked, server))
-        await settle()
-        if not task.done():
+        await asyncio.sleep(0.01)
+        if sent == 1:
             first.waiter.set_result(None)
         await task
         assert len(server.requests) == sent
@@ -355,13 +355,15 @@ async def test_bytes_may_be_sent_twice_but_not_when_somebody_follows_the_upload(
 async def test_a_second_attempt_has_an_upload_of_its_own(clock: Time) -> None:
     composed = policies(clock, hedge=Hedge(delay=0.0, clock=clock))
     asked = request("GET", data=b"body")
-    upload = asyncio.create_task(asyncio.sleep(0.001))
-    asked._writer = upload
+    read = asyncio.Event()
+    upload = asyncio.create_task(read.wait())
+    asked._writer = upload  # type: ignore[assignment]
     server = Server(slow(clock, Response()), 200)
     await composed(asked, server)
     first, second = server.requests
     assert first._writer is upload
     assert second._writer is None
+    read.set()
     await upload
 
 
@@ -408,8 +410,7 @@ async def test_a_hedged_request_that_is_cancelled_leaves_nothing(clock: Time) ->
     _, composed = full(clock, hedge=Hedge(delay=0.0, clock=clock))
     server = Server(slow(clock, 200), slow(clock, 200))
     task = asyncio.create_task(composed(request(), server))
-    while len(server.requests) < 2:  # noqa: ASYNC110 - the second attempt
-        await asyncio.sleep(0)
+    await eventually(lambda: len(server.requests) == 2)
     task.cancel()
     assert isinstance(await ends(task), asyncio.CancelledError)
     await settle()

@@ -61,6 +61,7 @@ class Raced(Race):
         self.begun = 0
         self.is_due = True
         self.asked = 0
+        self.has_no_time = False
 
     def due(self) -> float:
         self.asked += 1
@@ -74,7 +75,7 @@ class Raced(Race):
         return bool(resp.status == 200)
 
     def is_over(self) -> bool:
-        return False
+        return self.has_no_time
 
     def on_end(self, number: int) -> None:
         self.number = number
@@ -235,6 +236,17 @@ async def test_a_race_that_is_cancelled_leaves_nothing(step: int) -> None:
                     continue
                 assert isinstance(error, asyncio.CancelledError), (ends, order)
                 race.check(None)
+
+
+async def test_nobody_is_waited_for_when_the_time_of_all_is_over() -> None:
+    race = Raced(RAISES, GOOD)
+    task = race.start()
+    await race.all_joined()
+    race.has_no_time = True
+    race.attempts[0].go.set_result(None)
+    assert await lost(task) is race.attempts[0].failure
+    await settle()
+    race.check(None)
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="a task does not know who cancels it")
