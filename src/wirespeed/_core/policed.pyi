@@ -2,7 +2,6 @@ from collections.abc import Awaitable, Callable, Hashable
 from contextvars import ContextVar
 from typing import Any, final
 
-from aiohttp import ClientHandlerType, ClientRequest, ClientResponse
 from yarl import URL
 
 from .coroutine import NativeCoroutine
@@ -25,7 +24,7 @@ class Plan:
         good: tuple[bool, ...],
         of_url: Callable[[Any], Hashable],
     ) -> None: ...
-    def __call__(self, request: ClientRequest, handler: ClientHandlerType) -> Awaitable[ClientResponse]: ...
+    def __call__(self, request: Any, handler: Callable[[Any], Awaitable[Any]]) -> Awaitable[Any]: ...
 
 @final
 class Late(Deadline):

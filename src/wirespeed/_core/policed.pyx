@@ -105,7 +105,7 @@ cdef class Plan:
     cdef object key(self, PolicedCoroutine asked):
         """What a request is told apart by."""
         if not self.is_by_url:
-            return self.key_of(asked)
+            return self.key_of(asked.seen_request())
         url = asked.url
         if url is not self.url:
             self.url_key = self.key_of(asked)
