@@ -546,3 +546,13 @@ async def test_figures_may_be_read_by_another_thread_meanwhile() -> None:
     assert failures == []
     assert read
     assert sum(sum(counts.values()) for counts in composed.stats().attempts.values()) == 600
+
+
+async def test_attempts_of_forgotten_keys_stay_counted(clock: Time) -> None:
+    composed = policies(clock)
+    for number in range(MAX_KEYS + 100):
+        await composed(request(url=f"http://h{number}.example/"), Server(Response(200, is_read=True)))
+    stats = composed.stats()
+    assert len(stats.attempts) <= MAX_KEYS
+    kept = sum(counts[Outcome.SUCCESS] for counts in stats.attempts.values())
+    assert kept + stats.forgotten[Outcome.SUCCESS] == MAX_KEYS + 100

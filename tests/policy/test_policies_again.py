@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from aiohttp import ClientConnectorError, FormData, ServerDisconnectedError
+from aiohttp import ClientConnectorError, ClientOSError, FormData, ServerDisconnectedError
 from aiohttp.helpers import TimerNoop
 from support.checks import eventually
 
@@ -416,3 +416,14 @@ async def test_a_hedged_request_that_is_cancelled_leaves_nothing(clock: Time) ->
     await settle()
     assert [gate.held for gate in gates(composed)] == [[], [], [], []]
     assert outcomes(composed) == {O.CANCELLED: 2}
+
+
+class Uncopiable(ClientOSError):
+    def __init__(self, host: str, why: str) -> None:
+        super().__init__(f"{host}: {why}")
+
+
+async def test_an_error_that_cannot_be_copied_is_raised_as_it_is(clock: Time) -> None:
+    composed = policies(clock, retry=retry(0))
+    with pytest.raises(Uncopiable):
+        await composed(request(), Server(Uncopiable("a.example", "gone")))

@@ -177,7 +177,9 @@ class PolicyReader:
                 continue
             source = sources.setdefault(ATTEMPTS.policy, _Source({}, {}))
             attempts = ((key, _attempts_of(counts)) for key, counts in stats.attempts.items())
-            source.by_number[self._number_of(policies)] = _by_label(attempts)
+            number = self._number_of(policies)
+            source.by_number[number] = _by_label(attempts)
+            source.forgotten[number] = _attempts_of(getattr(stats, "forgotten", {})).counters
             for part in parts:
                 self._take(sources, part, getattr(stats, part.name))
         return sources

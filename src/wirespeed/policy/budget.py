@@ -23,7 +23,8 @@ class BudgetFigures:
     """Of one key.
 
     Attributes:
-        balance: retries that could be made now.
+        balance: what retries can be paid from: what was earned, and what is left of the floor. A retry takes
+            a whole one from either.
         requests: that were made, without retries.
         spent: retries that were paid for.
         denied: retries that were refused.
@@ -37,9 +38,15 @@ class BudgetFigures:
 
 @dataclass(frozen=True)
 class BudgetStats:
-    """A snapshot of a RetryBudget."""
+    """A snapshot of a RetryBudget.
+
+    Attributes:
+        by_key: of each key that is kept.
+        forgotten: the sums of the counters of the keys that are not.
+    """
 
     by_key: Mapping[Hashable, BudgetFigures]
+    forgotten: Mapping[str, float]
 
 
 class _Account:
@@ -182,7 +189,8 @@ class RetryBudget(Policy):
         """What each origin has spent, and has left."""
         now = self.clock()
         return BudgetStats(
-            MappingProxyType({key: self._figures(account, now) for key, account in self._accounts.items()})
+            MappingProxyType({key: self._figures(account, now) for key, account in self._accounts.items()}),
+            MappingProxyType(dict(self._accounts.forgotten)),
         )
 
     def _figures(self, account: _Account, now: float) -> BudgetFigures:

@@ -34,7 +34,7 @@ from .._switch import NATIVE
 from . import second_try
 from .budget import BudgetStats, RetryBudget
 from .classify import Classifier
-from .gates import QUEUED, Clock, Gate, KeyOf, Permit, Policy
+from .gates import QUEUED, Clock, Gate, KeyOf, Metric, Permit, Policy
 from .hedge import Hedge, HedgeStats
 from .keyed import Keyed
 from .outcome import Observation, Outcome
@@ -57,9 +57,11 @@ class PoliciesStats:
 
     Attributes:
         attempts: attempts by key and outcome; those that a policy refused are LOCAL.
+        forgotten: attempts by outcome, of keys that are not kept any more.
     """
 
     attempts: Mapping[Hashable, Mapping[Outcome, int]]
+    forgotten: Mapping[Outcome, int]
     retry: RetryStats | None = None
     budget: BudgetStats | None = None
     hedge: HedgeStats | None = None
@@ -77,8 +79,15 @@ class _Tally:
     def __init__(self, key: Hashable, now: float) -> None:
         self.counts = [0] * len(Outcome)
 
+    def __getattr__(self, name: str) -> int:
+        """How many came to an outcome, by its name: what is summed when the key is forgotten."""
+        return self.counts[Outcome[name.upper()]]
+
     def is_idle(self, now: float) -> bool:
         return True
+
+
+_OUTCOMES = tuple(Metric(outcome.name.lower(), "attempts", "counter", outcome.name) for outcome in Outcome)
 
 
 class _Attempt(Passage):
@@ -213,7 +222,7 @@ class Policies:
         self._lookers = tuple(gate for gate in self._gates[1:] if type(gate).look is not Gate.look)
         self._classifier = classifier or Classifier()
         self._key, self._clock, self._sleep = key, clock, sleep
-        self._tallies: Keyed[_Tally] = Keyed(_Tally)
+        self._tallies: Keyed[_Tally] = Keyed(_Tally, _OUTCOMES)
         self._plan: Plan | None = None
         if NATIVE:
             self._plan = Plan(
@@ -497,7 +506,8 @@ class Policies:
         """A snapshot of all that the policies know; from any thread."""
         attempts = {key: _by_outcome(tally.counts) for key, tally in self._tallies.items()}
         found: dict[str, Any] = {part.name: part.stats() for part in self.parts}
-        return PoliciesStats(MappingProxyType(attempts), **found)
+        forgotten = _by_outcome([int(count) for count in self._tallies.forgotten.values()])
+        return PoliciesStats(MappingProxyType(attempts), forgotten, **found)
 
 
 def _by_outcome(counts: list[int]) -> Mapping[Outcome, int]:

@@ -80,9 +80,15 @@ class RetryFigures:
 
 @dataclass(frozen=True)
 class RetryStats:
-    """A snapshot of a Retry."""
+    """A snapshot of a Retry.
+
+    Attributes:
+        by_key: of each key that is kept.
+        forgotten: the sums of the counters of the keys that are not.
+    """
 
     by_key: Mapping[Hashable, RetryFigures]
+    forgotten: Mapping[str, float]
 
 
 class _Tally:
@@ -314,9 +320,8 @@ class Retry(Policy):
 
     def stats(self) -> RetryStats:
         """The retries of each origin."""
-        return RetryStats(
-            MappingProxyType({key: self._figures(tally) for key, tally in self._tallies.items()})
-        )
+        figures = {key: self._figures(tally) for key, tally in self._tallies.items()}
+        return RetryStats(MappingProxyType(figures), MappingProxyType(dict(self._tallies.forgotten)))
 
     @staticmethod
     def _figures(tally: _Tally) -> RetryFigures:

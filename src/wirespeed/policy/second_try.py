@@ -5,6 +5,7 @@ policies first (`may_send_again`). aiohttp's own do not: there the second try is
 has in common with the first, and is refused when it comes. Called by `Policies`.
 """
 
+import contextlib
 import contextvars
 import copy
 import weakref
@@ -67,8 +68,10 @@ def expect(policies: Asked, request: ClientRequest, error: BaseException | None)
         return
     ended = ENDED.get()
     passed = ended.passed if ended is not None and ended.timer is request._timer else ()
-    # A copy has no traceback, which would keep all frames of the request for as long as the task runs.
-    error = copy.copy(error)
+    # A copy has no traceback, which would keep all frames of the request for as long as the task runs. Not
+    # every class of errors lets itself be copied.
+    with contextlib.suppress(Exception):
+        error = copy.copy(error)
     ENDED.set(_Ended(request._timer, weakref.ref(request), (*passed, policies), error))
 
 
