@@ -14,8 +14,10 @@ from .gates import Clock, Gate, KeyOf, Metric, Wake, WeightOf
 from .gradient import Gradient2
 from .keyed import Keyed
 from .limits import AdaptiveSlots, LimitAlgorithm, LimitReason
-from .outcome import Observation
+from .outcome import Observation, Outcome
 from .queueing import METRICS, SlotPermit, check_max_waiting, respecialized
+
+_SUCCESS = Outcome.SUCCESS
 
 
 @dataclass(frozen=True)
@@ -74,8 +76,14 @@ class AdaptivePermit(SlotPermit):
         waiting permits are woken before this returns.
         """
         slots = self.slots
-        if slots is not None:
-            slots.learn(seen)
+        if slots is None:
+            return
+        slots.seen_at = at = seen.at
+        if seen.outcome is _SUCCESS:
+            slots.streak = 0
+            slots.on_success(seen.latency, at)
+        else:
+            slots.on_other(seen)
 
     release = respecialized(SlotPermit.release)
 
