@@ -14,8 +14,10 @@ from .gates import Clock, Gate, KeyOf, Metric, Wake, WeightOf
 from .gradient import Gradient2
 from .keyed import Keyed
 from .limits import AdaptiveSlots, LimitAlgorithm, LimitReason
-from .outcome import Observation
-from .queueing import METRICS, SlotPermit, check_max_waiting
+from .outcome import Observation, Outcome
+from .queueing import METRICS, SlotPermit, check_max_waiting, respecialized
+
+_SUCCESS = Outcome.SUCCESS
 
 
 @dataclass(frozen=True)
@@ -67,14 +69,23 @@ class AdaptivePermit(SlotPermit):
 
     __slots__ = ()
 
-    _slots: AdaptiveSlots | None
+    slots: AdaptiveSlots | None
 
     def observe(self, seen: Observation) -> None:
         """Tell what came of the attempt. The slots stay occupied until `release`; where the limit grows,
         waiting permits are woken before this returns.
         """
-        if self._slots is not None:
-            self._slots.learn(seen)
+        slots = self.slots
+        if slots is None:
+            return
+        slots.seen_at = at = seen.at
+        if seen.outcome is _SUCCESS:
+            slots.streak = 0
+            slots.on_success(seen.latency, at)
+        else:
+            slots.on_other(seen)
+
+    release = respecialized(SlotPermit.release)
 
 
 class AdaptiveConcurrency(Gate):
@@ -112,7 +123,7 @@ class AdaptiveConcurrency(Gate):
         self.algorithm = Gradient2() if algorithm is None else algorithm
         self.key_of, self.weight_of, self.clock = key, weight, clock
         self._max_waiting = max_waiting
-        self._heaviest = self.algorithm.max_limit
+        self._heaviest = float(self.algorithm.max_limit)  # as weights are
         self._keyed: Keyed[AdaptiveSlots] = Keyed(self._make, self.metrics)
 
     def __repr__(self) -> str:
@@ -141,13 +152,24 @@ class AdaptiveConcurrency(Gate):
             AdaptiveLimitFull: there is no room, and `max_waiting` are waiting.
             ValueError: the weight is not positive, or above the algorithm's `max_limit`.
         """
-        if not 0 < weight <= self._heaviest:
-            raise ValueError(f"weight must be positive and at most max_limit, {self._heaviest}, got {weight}")
+        if not 0.0 < weight <= self._heaviest:
+            raise ValueError(
+                f"weight must be positive and at most max_limit, {self.algorithm.max_limit}, got {weight}"
+            )
         if now is None:
             now = self.clock()
         slots = self._keyed.find(key) or self._keyed.get(key, now)
-        permit = AdaptivePermit(slots, weight, wake)
-        if not slots.take(permit, now, self._max_waiting):
+        permit = AdaptivePermit()
+        permit.slots = slots
+        permit.weight = weight
+        permit.wake = wake
+        in_use = slots.in_use + weight
+        if not slots.queue and (in_use <= slots.ceiling or not slots.holders):
+            slots.in_use = in_use
+            slots.holders += 1
+            slots.passed += 1
+            permit.ready_at = now
+        elif not slots.enqueue(permit, self._max_waiting):
             raise AdaptiveLimitFull(key, slots.limit, slots.in_use, slots.waiting)
         return permit
 

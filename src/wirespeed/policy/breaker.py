@@ -248,7 +248,7 @@ class CircuitBreaker(Gate):
             CircuitOpenError: the circuit is open, or half-open and its probes are under way.
             ValueError: the weight is not positive.
         """
-        if not weight > 0:
+        if not weight > 0.0:
             raise ValueError(f"weight must be positive, got {weight}")
         if now is None:
             now = self.clock()

@@ -90,6 +90,7 @@ class Bulkhead(Gate):
         check_max_waiting(max_waiting)
         self.key_of, self.weight_of, self.clock = key, weight, clock
         self._limit = limit
+        self._heaviest = float(limit)  # floats are compared with each other many times faster
         self._max_waiting = max_waiting
         self._keyed: Keyed[Slots] = Keyed(self._make, self.metrics)
 
@@ -117,13 +118,22 @@ class Bulkhead(Gate):
             BulkheadFull: there is no room, and `max_waiting` are waiting.
             ValueError: the weight is not positive, or above the limit.
         """
-        if not 0 < weight <= self._limit:
+        if not 0.0 < weight <= self._heaviest:
             raise ValueError(f"weight must be positive and at most the limit of {self._limit}, got {weight}")
         if now is None:
             now = self.clock()
         slots = self._keyed.find(key) or self._keyed.get(key, now)
-        permit = SlotPermit(slots, weight, wake)
-        if not slots.take(permit, now, self._max_waiting):
+        permit = SlotPermit()
+        permit.slots = slots
+        permit.weight = weight
+        permit.wake = wake
+        in_use = slots.in_use + weight
+        if not slots.queue and (in_use <= slots.ceiling or not slots.holders):
+            slots.in_use = in_use
+            slots.holders += 1
+            slots.passed += 1
+            permit.ready_at = now
+        elif not slots.enqueue(permit, self._max_waiting):
             raise BulkheadFull(key, slots.limit, slots.in_use, slots.waiting)
         return permit
 

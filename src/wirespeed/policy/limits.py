@@ -11,7 +11,6 @@ import math
 from .outcome import Observation, Outcome
 from .queueing import Slots
 
-_SUCCESS = Outcome.SUCCESS
 _MIN_FACTOR = 0.5
 """The least that a single step down leaves of a limit."""
 TINY = 1e-6
@@ -90,13 +89,14 @@ class AdaptiveSlots(Slots):
         reason: of the last change of the limit.
         changed_at: when that was.
         backed_off_at: when the limit last went down: attempts begun before that say nothing about it.
+        seen_at: when an attempt was last taken note of.
+        streak: how often it went down since the last success.
         increases: how often the limit went up.
         decreases: how often it went down; probes count for neither.
     """
 
     __slots__ = (
         "_algorithm",
-        "_streak",
         "backed_off_at",
         "changed_at",
         "decreases",
@@ -104,6 +104,7 @@ class AdaptiveSlots(Slots):
         "increases",
         "reason",
         "seen_at",
+        "streak",
     )
 
     def __init__(self, algorithm: LimitAlgorithm, now: float) -> None:
@@ -113,20 +114,15 @@ class AdaptiveSlots(Slots):
         self.reason = LimitReason.INITIAL
         self.changed_at = self.seen_at = now
         self.backed_off_at = -math.inf
-        self._streak = 0
+        self.streak = 0
         self.increases = self.decreases = 0
 
-    def learn(self, seen: Observation) -> None:
-        """Take note of an attempt. What is neither success nor pressure says nothing about a limit:
+    def on_other(self, seen: Observation) -> None:
+        """Take note of an attempt that was no success. What is no pressure either says nothing about a limit:
         a failure may be quick for having done nothing.
         """
-        outcome = seen.outcome
-        self.seen_at = seen.at
-        if outcome is _SUCCESS:
-            self._streak = 0
-            self.on_success(seen.latency, seen.at)
-        elif outcome in _PRESSURE:
-            self.on_pressure(seen.latency, seen.at, _PRESSURE[outcome])
+        if seen.outcome in _PRESSURE:
+            self.on_pressure(seen.latency, seen.at, _PRESSURE[seen.outcome])
 
     def on_success(self, latency: float, now: float) -> None:
         """Take note of an answer that is none of refusal or failure."""
@@ -139,8 +135,8 @@ class AdaptiveSlots(Slots):
         """
         if now - latency < self.backed_off_at - TINY:
             return
-        self._streak += 1
-        self.back_off(max(_MIN_FACTOR, self._algorithm.backoff**self._streak), now, reason)
+        self.streak += 1
+        self.back_off(max(_MIN_FACTOR, self._algorithm.backoff**self.streak), now, reason)
 
     def back_off(self, factor: float, now: float, reason: LimitReason) -> None:
         """Multiply the limit."""

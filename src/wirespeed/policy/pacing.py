@@ -217,10 +217,13 @@ class _Bucket(Line):
         units = self.units
         placed.before = (base, units)
         if base + units / rate <= at:
-            self.base = base = at
-            units = 0.0
+            self.base = at
+            self.units = weight
+            return at
         self.units = after = units + weight
         burst = self.burst
+        if after <= burst:
+            return at
         instant = base + (after - burst if weight <= burst else units) / rate
         return instant if instant > at else at
 

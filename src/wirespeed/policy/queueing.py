@@ -6,8 +6,14 @@ arrival, and a heavy waiter is not overtaken by light ones. Knows nothing of how
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
+from functools import update_wrapper
+from types import FunctionType
+from typing import Any, TypeVar, cast
 
 from .gates import QUEUED, Metric, Permit, Wake
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
 
 SLACK = 1e-9
 """How far, of the limit, sums of weights such as 0.1 may miss it by rounding."""
@@ -39,13 +45,14 @@ class Slots:
     Attributes:
         limit: how much weight may be in flight. May fall below what is: nothing is interrupted, and nothing
             is granted until enough was released.
+        ceiling: the limit, and what rounding may add to sums of weights.
         in_use: weight that is in flight.
         holders: permits that hold.
     """
 
     __slots__ = (
-        "_ceiling",
         "_granting",
+        "ceiling",
         "given_up",
         "holders",
         "in_use",
@@ -58,7 +65,7 @@ class Slots:
 
     def __init__(self, limit: float) -> None:
         self.limit = limit
-        self._ceiling = limit * (1 + SLACK)
+        self.ceiling = limit * (1 + SLACK)
         self.in_use = 0.0
         self.holders = 0
         # Whoever leaves from the middle leaves nothing behind that the next grant would have to step over.
@@ -71,15 +78,10 @@ class Slots:
         """How many permits wait."""
         return len(self.queue)
 
-    def take(self, permit: "SlotPermit", now: float, max_waiting: int | None) -> bool:
-        """Let a new permit hold, or queue it; False where neither is allowed."""
-        in_use = self.in_use + permit.weight
-        if not self.queue and (in_use <= self._ceiling or not self.holders):
-            self.in_use = in_use
-            self.holders += 1
-            self.passed += 1
-            permit.ready_at = now
-            return True
+    def enqueue(self, permit: "SlotPermit", max_waiting: int | None) -> bool:
+        """Queue a new permit that finds no room; False where it must not wait. Who finds room holds at once:
+        gates see to that by themselves, which saves most attempts a call.
+        """
         if max_waiting is not None and len(self.queue) >= max_waiting:
             self.refused += 1
             return False
@@ -97,7 +99,7 @@ class Slots:
     def move(self, limit: float, now: float) -> None:
         """Set the limit; whoever has room by it holds at once."""
         self.limit = limit
-        self._ceiling = limit * (1 + SLACK)
+        self.ceiling = limit * (1 + SLACK)
         if self.queue:
             self.grant(now)
 
@@ -118,7 +120,7 @@ class Slots:
             while self.queue:
                 permit = next(iter(self.queue))
                 in_use = self.in_use + permit.weight
-                if in_use > self._ceiling and self.holders:
+                if in_use > self.ceiling and self.holders:
                     break
                 del self.queue[permit]
                 self.in_use = in_use
@@ -140,15 +142,26 @@ class Slots:
         return not self.holders and not self.queue
 
 
+def respecialized(method: _Method) -> _Method:
+    """Copy a method for a subclass. CPython specializes code for the classes that it meets, and gives up
+    where there are two in turn: what the bulkhead and the adaptive limit do for the same attempt.
+    """
+    assert isinstance(method, FunctionType)
+    copied = FunctionType(method.__code__.replace(), method.__globals__, method.__name__, method.__defaults__)
+    return cast(_Method, update_wrapper(copied, method))
+
+
 class SlotPermit(Permit):
-    """A permit that occupies `weight` of its key's slots from when it holds until it is released."""
+    """A permit that occupies `weight` of its key's slots from when it holds until it is released.
 
-    __slots__ = ("_slots", "wake", "weight")
+    Gates fill it in: an `__init__` would cost more than all else that is done for a permit.
+    """
 
-    def __init__(self, slots: Slots, weight: float, wake: Wake | None) -> None:
-        self._slots: Slots | None = slots
-        self.weight = weight
-        self.wake = wake
+    __slots__ = ("slots", "wake", "weight")
+
+    slots: Slots | None
+    weight: float
+    wake: Wake | None
 
     def release(self, now: float) -> None:
         """Give the slots back, or leave the queue; whoever is next is woken before this returns.
@@ -156,10 +169,10 @@ class SlotPermit(Permit):
         A permit that was granted while its holder was giving up is released like any other: its slots
         go to the next one.
         """
-        slots = self._slots
+        slots = self.slots
         if slots is None:
             return
-        self._slots = None
+        self.slots = None
         if self.ready_at == QUEUED:
             slots.leave(self, now)
             return

@@ -165,11 +165,19 @@ class RateLimit(Gate):
         """
         if now is None:
             now = self.clock()
-        if not 0 < weight <= self._heaviest:
+        if not 0.0 < weight <= self._heaviest:
             raise ValueError(f"weight must be positive and at most {self._heaviest:g}, got {weight!r}")
         state = self._keyed.find(key) or self._keyed.get(key, now)
-        permit = RatePermit(state, weight)
-        ready_at = state.place(permit, now)
+        permit = RatePermit()
+        permit.state = state
+        permit.weight = weight
+        permit.is_given_up = False
+        latest = state.latest
+        if state.server is None and (latest is None or latest.ready_at <= now):
+            # Nobody to ask but the line, which has come up to now: `place` in short.
+            permit.ready_at = ready_at = state.line.place(permit, weight, now)
+        else:
+            ready_at = state.place(permit, now)
         if state.waiting:
             state.tidy(now)
         if ready_at <= now:
@@ -201,7 +209,9 @@ class RateLimit(Gate):
             return
         if now is None:
             now = self.clock()
-        permit = RatePermit(state, min(1.0, self._heaviest))
+        permit = RatePermit()
+        permit.weight = min(1.0, self._heaviest)
+        permit.is_given_up = False
         ready_at = state.place(permit, now)
         state.unplace(permit)
         if ready_at <= now:

@@ -14,7 +14,7 @@ from .serverlimit import ServerLimit
 
 
 class RatePermit(Permit):
-    """One attempt's leave.
+    """One attempt's leave. The gate fills it in, and `place` does: an `__init__` costs more.
 
     Attributes:
         ready_at: its instant, on the gate's clock; may move away as long as it lies ahead, where the server
@@ -22,30 +22,30 @@ class RatePermit(Permit):
         weight: how many attempts it counts for.
     """
 
-    __slots__ = ("_is_done", "_is_given_up", "_state", "before", "epoch", "weight")
+    # `state` is None when the attempt is over; `before` and `epoch` are the line's and the server's.
+    __slots__ = ("before", "epoch", "is_given_up", "state", "weight")
 
     before: Any
-
-    def __init__(self, state: "RateState", weight: float) -> None:
-        self._state = state
-        self.weight = weight
-        self.epoch = -1
-        self._is_done = self._is_given_up = False
+    epoch: int
+    is_given_up: bool
+    state: "RateState | None"
+    weight: float
 
     def observe(self, seen: Observation) -> None:
-        if self._is_done:
+        state = self.state
+        if state is None:
             return
-        self._is_done = True
-        state = self._state
+        self.state = None
         if state.server is not None:
             state.hear(self, seen)
         elif state.waiting:
             state.tidy(seen.at)
 
     def release(self, now: float) -> None:
-        if not self._is_done:
-            self._is_done = True
-            self._state.give_up(self, now)
+        state = self.state
+        if state is not None:
+            self.state = None
+            state.give_up(self, now)
 
 
 class RateState:
@@ -98,6 +98,7 @@ class RateState:
         if server is None:
             permit.ready_at = ready_at = self.line.place(permit, permit.weight, at)
             return ready_at
+        permit.epoch = -1
         at = server.earliest(permit.weight, at)
         permit.ready_at = ready_at = self.line.place(permit, permit.weight, at)
         server.count(permit)
@@ -106,7 +107,7 @@ class RateState:
     def unplace(self, permit: RatePermit) -> None:
         """Take back what was placed last."""
         self.line.undo(permit)
-        if self.server is not None and not permit._is_given_up:
+        if self.server is not None and not permit.is_given_up:
             self.server.uncount(permit)
 
     # An attempt is over
@@ -124,12 +125,12 @@ class RateState:
         if permit is not self.latest:
             if self.server is not None:
                 self.server.finish(permit)
-            permit._is_given_up = True
+            permit.is_given_up = True
             return
         self.unplace(permit)
         if waiting and waiting[-1] is permit:
             waiting.pop()
-        while waiting and waiting[-1]._is_given_up and waiting[-1].ready_at >= now:
+        while waiting and waiting[-1].is_given_up and waiting[-1].ready_at >= now:
             self.unplace(waiting.pop())
         self.latest = waiting[-1] if waiting else None
 
@@ -151,7 +152,7 @@ class RateState:
         if is_stopped or is_used_up:
             self.server_pauses += 1
         if is_new:
-            server.recount([permit for permit in waiting if not permit._is_given_up])
+            server.recount([permit for permit in waiting if not permit.is_given_up])
         if not waiting:
             return
         first = waiting[0].ready_at
@@ -168,7 +169,7 @@ class RateState:
             if excess <= 0:
                 break
             index -= 1
-            if permit.ready_at < server.until and not permit._is_given_up:
+            if permit.ready_at < server.until and not permit.is_given_up:
                 excess -= permit.weight
         return index
 
@@ -181,7 +182,7 @@ class RateState:
         while len(waiting) > index:
             permit = waiting.pop()
             self.unplace(permit)
-            if not permit._is_given_up:
+            if not permit.is_given_up:
                 moved.append(permit)
         server.forget_bookings()
         self.latest = waiting[-1] if waiting else None

@@ -61,13 +61,10 @@ class CountWindow(Window):
         index = self._next
         calls = self._calls
         gone = calls[index]
-        if gone:
-            self.failures -= gone & FAILED
-            self.slow -= gone >> 1
-        if flags:
-            self.failures += flags & FAILED
-            self.slow += flags >> 1
-        calls[index] = flags
+        if flags != gone:
+            self.failures += (flags & FAILED) - (gone & FAILED)
+            self.slow += (flags >> 1) - (gone >> 1)
+            calls[index] = flags
         index += 1
         self._next = 0 if index == self._size else index
         if self.total < self._size:
