@@ -5,12 +5,16 @@
 import os
 import socket
 from collections.abc import Iterator
+from pathlib import Path
+from zlib import crc32
 
 import pytest
 from hypothesis import HealthCheck, settings
+from support.loops import LOOPS
 
 from .sockets import SESSIONS, Sessions
 
+HERE = Path(__file__).parent
 LONG = os.environ.get("WIRESPEED_LONG", "") not in ("", "0")
 
 settings.register_profile(
@@ -22,6 +26,25 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("policy")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Run what goes over sockets on one of the loops, by turns; on all of them in long runs."""
+    if LONG:
+        return
+    kept, dropped = [], []
+    for item in items:
+        parameters = getattr(getattr(item, "callspec", None), "params", {})
+        if "kind" not in parameters or "loop_kind" not in parameters or item.path.parent != HERE:
+            kept.append(item)
+            continue
+        loop = parameters["loop_kind"]
+        loops = sorted(LOOPS)
+        turn = crc32(item.name.replace(loop, "").encode()) % len(loops)
+        (kept if loop == loops[turn] or loop not in loops else dropped).append(item)
+    if dropped:
+        config.hook.pytest_deselected(items=dropped)
+        items[:] = kept
 
 
 class FakeClock:
