@@ -12,6 +12,7 @@ ends when it is open, half-open or closed again, is from before: it is counted a
 import math
 from collections.abc import Callable, Hashable
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from .circuit import (
     BYSTANDER,
@@ -25,7 +26,7 @@ from .circuit import (
     Watchers,
 )
 from .errors import CircuitOpenError
-from .gates import Clock, Gate, KeyOf, Metric, Permit, Wake
+from .gates import Clock, Gate, KeyOf, Metric, Permit, Wake, ignore
 from .keyed import MAX_KEYS, Keyed
 from .outcome import Observation, Outcome
 from .windows import FAILED, SLOW, CountWindow, TimeWindow, Window
@@ -45,6 +46,9 @@ class _Pass(Permit):
     """Of all attempts that are made while a circuit is closed, this time; they occupy nothing."""
 
     __slots__ = ("_breaker", "_circuit")
+
+    if not TYPE_CHECKING:
+        release = ignore
 
     def __init__(self, breaker: "CircuitBreaker", circuit: Circuit) -> None:
         self.ready_at = -math.inf

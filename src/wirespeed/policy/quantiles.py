@@ -148,12 +148,20 @@ class MovingQuantile:
         if not count:
             return None
         rank = max(1, math.ceil(quantile * count - _ROUNDING))
-        # From below: the latencies of a server lie in a few buckets, and most are below the middle.
-        for index, (fresh, older) in enumerate(zip(self._fresh, self._older, strict=True)):
-            rank -= fresh + older
-            if rank <= 0:
-                return _VALUES[index]
-        raise AssertionError("counts and their sum differ")
+        # The latencies of a server lie in a few buckets: no others are summed.
+        fresh, older = self._fresh, self._older
+        index = min(_first_used(fresh), _first_used(older))
+        rank -= fresh[index] + older[index]
+        while rank > 0:
+            index += 1
+            rank -= fresh[index] + older[index]
+        return _VALUES[index]
+
+
+def _first_used(counts: "array[int]") -> int:
+    """How many counts of 0 there are at the beginning, but for the last one."""
+    raw = counts.tobytes()
+    return min((len(raw) - len(raw.lstrip(b"\0"))) // counts.itemsize, _LAST)
 
 
 def _new_counts() -> "array[int]":
