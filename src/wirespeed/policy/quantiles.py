@@ -6,7 +6,6 @@ the one before it, which is dropped when the next one begins. It knows no polici
 """
 
 import math
-from array import array
 from math import log
 
 RELATIVE_ERROR = 0.05
@@ -148,21 +147,15 @@ class MovingQuantile:
         if not count:
             return None
         rank = max(1, math.ceil(quantile * count - _ROUNDING))
-        # The latencies of a server lie in a few buckets: no others are summed.
-        fresh, older = self._fresh, self._older
-        index = min(_first_used(fresh), _first_used(older))
-        rank -= fresh[index] + older[index]
-        while rank > 0:
+        index = -1
+        for fresh, older in zip(self._fresh, self._older, strict=True):
             index += 1
-            rank -= fresh[index] + older[index]
+            rank -= fresh + older
+            if rank <= 0:
+                break
         return _VALUES[index]
 
 
-def _first_used(counts: "array[int]") -> int:
-    """How many counts of 0 there are at the beginning, but for the last one."""
-    raw = counts.tobytes()
-    return min((len(raw) - len(raw.lstrip(b"\0"))) // counts.itemsize, _LAST)
-
-
-def _new_counts() -> "array[int]":
-    return array("I", bytes(array("I").itemsize * (_LAST + 1)))
+def _new_counts() -> list[int]:
+    # A list: twice the memory of an array of integers, and a fifth of the time.
+    return [0] * (_LAST + 1)
