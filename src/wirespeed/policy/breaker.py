@@ -38,6 +38,7 @@ HALF_OPEN_FOR = 300.0
 _CLOSED = CircuitState.CLOSED
 _HALF_OPEN = CircuitState.HALF_OPEN
 _OPEN = CircuitState.OPEN
+_SUCCESS = Outcome.SUCCESS
 _FLAGS = tuple((FAILED if outcome.is_failure else 0) if outcome.is_verdict else -1 for outcome in Outcome)
 """By outcome; -1 for what is no verdict."""
 
@@ -56,7 +57,7 @@ class _Pass(Permit):
         self._circuit = circuit
 
     def observe(self, seen: Observation) -> None:
-        flags = _FLAGS[seen.outcome]
+        flags = 0 if seen.outcome is _SUCCESS else _FLAGS[seen.outcome]
         if flags < 0:
             return
         circuit = self._circuit

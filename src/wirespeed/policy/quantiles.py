@@ -117,10 +117,12 @@ class MovingQuantile:
             index = _LAST
         else:
             index = int(log(value) * _SCALE - _OFFSET)
-        if now >= self._ends and (self._fresh_count >= self._min or not self._fresh_count):
+        count = self._fresh_count
+        if now >= self._ends and (count >= self._min or not count):
             self._turn(now)
+            count = 0
         self._fresh[index] += 1
-        self._fresh_count = count = self._fresh_count + 1
+        self._fresh_count = count = count + 1
         if count >= self._full:
             self._ends = now
         self._due = due = self._due - 1
