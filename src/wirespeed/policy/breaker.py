@@ -12,6 +12,7 @@ ends when it is open, half-open or closed again, is from before: it is counted a
 import math
 from collections.abc import Callable, Hashable
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from .circuit import (
     BYSTANDER,
@@ -25,7 +26,7 @@ from .circuit import (
     Watchers,
 )
 from .errors import CircuitOpenError
-from .gates import Clock, Gate, KeyOf, Metric, Permit, Wake
+from .gates import Clock, Gate, KeyOf, Metric, Permit, Wake, ignore
 from .keyed import MAX_KEYS, Keyed
 from .outcome import Observation, Outcome
 from .windows import FAILED, SLOW, CountWindow, TimeWindow, Window
@@ -37,6 +38,7 @@ HALF_OPEN_FOR = 300.0
 _CLOSED = CircuitState.CLOSED
 _HALF_OPEN = CircuitState.HALF_OPEN
 _OPEN = CircuitState.OPEN
+_SUCCESS = Outcome.SUCCESS
 _FLAGS = tuple((FAILED if outcome.is_failure else 0) if outcome.is_verdict else -1 for outcome in Outcome)
 """By outcome; -1 for what is no verdict."""
 
@@ -46,13 +48,16 @@ class _Pass(Permit):
 
     __slots__ = ("_breaker", "_circuit")
 
+    if not TYPE_CHECKING:
+        release = ignore
+
     def __init__(self, breaker: "CircuitBreaker", circuit: Circuit) -> None:
         self.ready_at = -math.inf
         self._breaker = breaker
         self._circuit = circuit
 
     def observe(self, seen: Observation) -> None:
-        flags = _FLAGS[seen.outcome]
+        flags = 0 if seen.outcome is _SUCCESS else _FLAGS[seen.outcome]
         if flags < 0:
             return
         circuit = self._circuit

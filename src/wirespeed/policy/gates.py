@@ -8,6 +8,7 @@ event loop. A gate belongs to one thread; its `stats()` may be read from any.
 import abc
 import math
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -48,6 +49,11 @@ class Metric(NamedTuple):
     name: str
     kind: Literal["counter", "gauge"]
     help: str
+
+
+ignore: Callable[[object], None] = deque[object](maxlen=0).append
+"""Takes anything and does nothing, as the methods of `Permit` do; without a frame, for permits that every
+attempt has."""
 
 
 class Permit:

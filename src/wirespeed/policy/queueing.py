@@ -9,9 +9,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 from functools import update_wrapper
 from types import FunctionType
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from .gates import QUEUED, Metric, Permit, Wake
+from .gates import QUEUED, Metric, Permit, Wake, ignore
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
 
@@ -162,6 +162,9 @@ class SlotPermit(Permit):
     slots: Slots | None
     weight: float
     wake: Wake | None
+
+    if not TYPE_CHECKING:
+        observe = ignore
 
     def release(self, now: float) -> None:
         """Give the slots back, or leave the queue; whoever is next is woken before this returns.
