@@ -15,7 +15,7 @@ from .gradient import Gradient2
 from .keyed import Keyed
 from .limits import AdaptiveSlots, LimitAlgorithm, LimitReason
 from .outcome import Observation, Outcome
-from .queueing import METRICS, SlotPermit, check_max_waiting, respecialized
+from .queueing import METRICS, SlotPermit, check_max_waiting
 
 _SUCCESS = Outcome.SUCCESS
 
@@ -84,8 +84,6 @@ class AdaptivePermit(SlotPermit):
             slots.on_success(seen.latency, at)
         else:
             slots.on_other(seen)
-
-    release = respecialized(SlotPermit.release)
 
 
 class AdaptiveConcurrency(Gate):

@@ -6,14 +6,9 @@ arrival, and a heavy waiter is not overtaken by light ones. Knows nothing of how
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
-from functools import update_wrapper
-from types import FunctionType
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING
 
 from .gates import QUEUED, Metric, Permit, Wake, ignore
-
-_Method = TypeVar("_Method", bound=Callable[..., Any])
 
 SLACK = 1e-9
 """How far, of the limit, sums of weights such as 0.1 may miss it by rounding."""
@@ -140,15 +135,6 @@ class Slots:
     def is_idle(self, now: float) -> bool:
         """Whether nobody holds and nobody waits."""
         return not self.holders and not self.queue
-
-
-def respecialized(method: _Method) -> _Method:
-    """Copy a method for a subclass. CPython specializes code for the classes that it meets, and gives up
-    where there are two in turn: what the bulkhead and the adaptive limit do for the same attempt.
-    """
-    assert isinstance(method, FunctionType)
-    copied = FunctionType(method.__code__.replace(), method.__globals__, method.__name__, method.__defaults__)
-    return cast(_Method, update_wrapper(copied, method))
 
 
 class SlotPermit(Permit):
