@@ -28,7 +28,7 @@ class Plan:
 
 @final
 class Late(Deadline):
-    def __call__(self) -> None: ...
+    def pass_now(self) -> None: ...
 
 @final
 class PolicedCoroutine(NativeCoroutine):

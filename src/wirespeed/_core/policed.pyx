@@ -123,19 +123,20 @@ cdef class Plan:
         if delay > 0:
             self.deadlines.set(late, self.deadlines.time() + delay)
         else:
-            loop.call_soon(late)
+            loop.call_soon(late.pass_now)
         return late
 
 
 @cython.final
 cdef class Late(Deadline):
-    def __call__(self):
+    def pass_now(self):
+        """The time is over."""
         asked, self.asked = self.asked, None
         if asked is not None:
             (<PolicedCoroutine> asked)._on_late()
 
     cdef int _on_deadline(self, double now) except -1:
-        self()
+        self.pass_now()
         return 0
 
     cdef int stop(self) except -1:
