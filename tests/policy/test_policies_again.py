@@ -427,3 +427,16 @@ async def test_an_error_that_cannot_be_copied_is_raised_as_it_is(clock: Time) ->
     composed = policies(clock, retry=retry(0))
     with pytest.raises(Uncopiable):
         await composed(request(), Server(Uncopiable("a.example", "gone")))
+
+
+async def test_a_request_that_waited_is_hedged_once(clock: Time) -> None:
+    hedge = Hedge(delay=5.0, clock=clock)
+    composed = policies(clock, hedge=hedge, bulkhead=Bulkhead(1, clock=clock))
+    server = Server(lambda request: Response(200, is_read=True))
+    await clock.run(*(composed(request(), server) for _ in range(3)))
+    first = slow(clock, Response(200, is_read=True))
+    tasks = [asyncio.create_task(composed(request(), Server(first))) for _ in range(2)]
+    await settle()
+    first.waiter.set_result(None)
+    await asyncio.gather(*tasks)
+    assert hedge.stats().by_key[KEY].eligible == 5

@@ -162,11 +162,11 @@ cdef class PolicedCoroutine(NativeCoroutine):
         self.permits = []
         self.delay = -1
         try:
-            if plan.hedge is not None:
-                self._hedge()
             permit = self._pass()
             if permit is None:
                 self.is_sent = True
+                if plan.hedge is not None:
+                    self._hedge()
                 if self.delay >= 0:
                     self.task = _current_task()
                     self.late_at = plan.late(self, self.delay)
