@@ -120,7 +120,7 @@ async def drive(gate: RateLimit, workers: int, seconds: float) -> list[float]:
 
 # Enough workers that reservations reach 50 ms ahead: what a timer is late by then costs nothing.
 @pytest.mark.parametrize("rate", RATES)
-async def test_real_seconds_are_within_one_percent(rate, record_property):
+async def test_real_seconds_are_within_one_percent(rate):
     error = 1.0
     for _ in range(3):  # a machine that has other things to do may be late once
         start = time.monotonic()
@@ -130,5 +130,4 @@ async def test_real_seconds_are_within_one_percent(rate, record_property):
         assert error < 0.01  # above the rate there is no excuse for
         if error > -0.01:
             break
-    record_property("error", error)
     assert abs(error) < 0.01

@@ -69,7 +69,7 @@ class Gradient2(LimitAlgorithm):
     With answers that differ by up to 30 % of their mean (standard deviation) and take up to 100 ms, it mostly
     settles within 10 s of a change of the server's capacity, 50 to 100 round trips. The more they differ, the
     longer the rounds: at 30 % a limit of 20 is judged every 2 round trips, at 60 % every 7. Where they differ
-    by 80 %, or take 200 ms, it takes longer, and rests further off; `AIMD` with refusals to go by does better.
+    by 80 %, or take 200 ms, it takes longer and rests further off; `AIMD` with refusals to go by does better.
 
     Args:
         initial: the limit of a key that nothing is known of.
