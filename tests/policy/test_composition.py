@@ -43,7 +43,7 @@ from .sockets import (
     status,
 )
 
-SHORT = aiohttp.ClientTimeout(total=10, sock_read=0.05)
+SHORT = aiohttp.ClientTimeout(total=10, sock_read=0.2)
 PLACES = ("bulkhead", "adaptive", "rate", "breaker")
 
 

@@ -34,7 +34,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:Sending a large body directly:Re
 
 SMALL = b"small body"
 BIG = bytes(range(256)) * 12_288  # 3 MiB: more than the sockets hold
-SHORT = aiohttp.ClientTimeout(total=5, sock_read=0.1)
+# Where a server stalls; 0.1 s pass in a garbage collection of a large process, too.
+SHORT = aiohttp.ClientTimeout(total=10, sock_read=0.3)
+PATIENT = aiohttp.ClientTimeout(total=10)
 
 
 async def pieces(data: bytes) -> AsyncIterator[bytes]:
@@ -123,6 +125,10 @@ EARLY: dict[str, Action] = {
 }
 
 
+def timeout_for(failure: Action) -> aiohttp.ClientTimeout:
+    return SHORT if failure in (FAILURES["stall"], EARLY["stall"]) else PATIENT
+
+
 def retrying(total: int = 2, **options: Any) -> Policies:
     time = Time()
     return Policies(retry=Retry(total, **options), clock=time, sleep=time.sleep)
@@ -147,7 +153,10 @@ def payload_of(exchange: Exchange) -> bytes:
 async def test_a_body_that_can_be_read_again_arrives_whole_each_time(
     kind: Sessions, failure: Action, make: Make, data: bytes, tmp_path: Path
 ) -> None:
-    async with acting(failure) as server, clean(kind, policies=retrying(), timeout=SHORT) as session:
+    async with (
+        acting(failure) as server,
+        clean(kind, policies=retrying(), timeout=timeout_for(failure)) as session,
+    ):
         body = make(data, tmp_path)
         async with session.put(server.url(), data=body) as resp:
             assert resp.status == 200
@@ -160,7 +169,7 @@ async def test_a_body_that_can_be_read_again_arrives_whole_each_time(
 async def test_what_was_broken_off_is_sent_again_from_its_start(
     kind: Sessions, failure: Action, make: Make, tmp_path: Path
 ) -> None:
-    async with acting() as server, clean(kind, policies=retrying(), timeout=SHORT) as session:
+    async with acting() as server, clean(kind, policies=retrying(), timeout=timeout_for(failure)) as session:
         act = Acts(failure)
         server.early_routes["/"] = act
 
@@ -186,7 +195,10 @@ async def test_a_body_that_cannot_be_read_again_is_sent_once(
     kind: Sessions, failure: Action, make: Make, data: bytes, tmp_path: Path
 ) -> None:
     policies = retrying()
-    async with acting(then=failure) as server, clean(kind, policies=policies, timeout=SHORT) as session:
+    async with (
+        acting(then=failure) as server,
+        clean(kind, policies=policies, timeout=timeout_for(failure)) as session,
+    ):
         try:
             async with session.put(server.url(), data=make(data, tmp_path)) as resp:
                 told: Any = resp
@@ -207,7 +219,7 @@ async def test_what_was_broken_off_and_cannot_be_read_again_is_sent_once(
 ) -> None:
     policies = retrying()
     async with acting(then=failure, early=True) as server:
-        async with clean(kind, policies=policies, timeout=SHORT) as session:
+        async with clean(kind, policies=policies, timeout=timeout_for(failure)) as session:
             try:
                 async with session.put(server.url(), data=make(BIG, tmp_path)) as resp:
                     assert resp.status == 503

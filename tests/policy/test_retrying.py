@@ -38,7 +38,7 @@ from .sockets import (
 
 WALL = 1_700_000_000.0
 HALF_A_HEAD = b"HTTP/1.1 200 OK\r\nContent-Len"
-SHORT = aiohttp.ClientTimeout(total=10, sock_read=0.1)
+SHORT = aiohttp.ClientTimeout(total=10, sock_read=0.3)
 
 # What a server does, and what the attempt comes to.
 FAILURES: dict[str, tuple[Action, Outcome]] = {
