@@ -1,7 +1,7 @@
 """Traffic policies: they keep faith with the servers, as the limits of a pool protect the client.
 
 Each decides only. It is a middleware of sessions, wirespeed's or aiohttp's own
-(`ClientSession(middlewares=[...])`), and can be driven by hand. `Policies` composes several in one middleware.
+(`ClientSession(middlewares=[...])`), and can be driven by hand. `Policies` composes several in one.
 """
 
 from .adaptive import AdaptiveConcurrency, AdaptiveKeyStats, AdaptiveStats
