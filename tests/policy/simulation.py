@@ -13,7 +13,7 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any
 
-from wirespeed.policy.adaptive import AdaptiveConcurrency, AdaptiveKeyStats
+from wirespeed.policy.adaptive import AdaptiveConcurrency, AdaptiveFigures
 from wirespeed.policy.gates import QUEUED, Permit
 from wirespeed.policy.outcome import Observation, Outcome
 
@@ -248,5 +248,5 @@ def phases(
     ]
 
 
-def figures(gate: AdaptiveConcurrency, key: str = "origin") -> AdaptiveKeyStats:
+def figures(gate: AdaptiveConcurrency, key: str = "origin") -> AdaptiveFigures:
     return gate.stats().by_key[key]

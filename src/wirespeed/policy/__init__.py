@@ -4,40 +4,37 @@ Each decides only. It is a middleware of sessions, wirespeed's or aiohttp's own
 (`ClientSession(middlewares=[...])`), and can be driven by hand. `Policies` composes several in one.
 """
 
-from .adaptive import AdaptiveConcurrency, AdaptiveKeyStats, AdaptiveStats
+from .adaptive import AdaptiveConcurrency, AdaptiveFigures
 from .aimd import AIMD
 from .breaker import CircuitBreaker
-from .budget import BudgetFigures, BudgetStats, RetryBudget
-from .bulkhead import Bulkhead, BulkheadKeyStats, BulkheadStats
-from .circuit import BreakerStats, Cause, CircuitFigures, CircuitState, Reason
+from .budget import BudgetFigures, RetryBudget
+from .bulkhead import Bulkhead
+from .circuit import Cause, CircuitFigures, CircuitState, Reason
 from .classify import Classifier
 from .errors import AdaptiveLimitFull, BulkheadFull, CircuitOpenError, PolicyError, QueueFull, RateExceeded
 from .gates import QUEUED, Gate, Metric, Permit, Policy
 from .gradient import Gradient2
-from .hedge import Hedge, HedgeFigures, HedgeStats
+from .hedge import Hedge, HedgeFigures
+from .keyed import KeyedStats
 from .limits import LimitAlgorithm, LimitReason
 from .outcome import Observation, Outcome
 from .pacing import Algorithm, FixedWindow, LeakyBucket, SlidingWindow, TokenBucket
 from .passage import Passage, overall, per_origin
 from .policies import Policies, PoliciesStats
-from .rate import RateFigures, RateLimit, RateStats
-from .retry import Refusal, Retry, RetryFigures, RetryRecord, RetryState, RetryStats
+from .queueing import SlotFigures
+from .rate import RateFigures, RateLimit
+from .retry import Refusal, Retry, RetryFigures, RetryRecord, RetryState
 
 __all__ = (
     "AIMD",
     "QUEUED",
     "AdaptiveConcurrency",
-    "AdaptiveKeyStats",
+    "AdaptiveFigures",
     "AdaptiveLimitFull",
-    "AdaptiveStats",
     "Algorithm",
-    "BreakerStats",
     "BudgetFigures",
-    "BudgetStats",
     "Bulkhead",
     "BulkheadFull",
-    "BulkheadKeyStats",
-    "BulkheadStats",
     "Cause",
     "CircuitBreaker",
     "CircuitFigures",
@@ -49,7 +46,7 @@ __all__ = (
     "Gradient2",
     "Hedge",
     "HedgeFigures",
-    "HedgeStats",
+    "KeyedStats",
     "LeakyBucket",
     "LimitAlgorithm",
     "LimitReason",
@@ -66,7 +63,6 @@ __all__ = (
     "RateExceeded",
     "RateFigures",
     "RateLimit",
-    "RateStats",
     "Reason",
     "Refusal",
     "Retry",
@@ -74,8 +70,8 @@ __all__ = (
     "RetryFigures",
     "RetryRecord",
     "RetryState",
-    "RetryStats",
     "SlidingWindow",
+    "SlotFigures",
     "TokenBucket",
     "overall",
     "per_origin",

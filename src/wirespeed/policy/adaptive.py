@@ -5,63 +5,35 @@ hand; how a limit is found is up to an algorithm (`aimd`, `gradient`).
 """
 
 import time
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 from dataclasses import dataclass
-from types import MappingProxyType
 
 from .errors import AdaptiveLimitFull
-from .gates import Clock, Gate, KeyOf, Metric, Wake, WeightOf
+from .gates import Clock, KeyOf, Metric, WeightOf
 from .gradient import Gradient2
-from .keyed import Keyed
+from .keyed import KeyedStats
 from .limits import AdaptiveSlots, LimitAlgorithm, LimitReason
 from .outcome import Observation, Outcome
-from .queueing import METRICS, SlotPermit, check_max_waiting
+from .queueing import METRICS, SlotFigures, SlotGate, SlotPermit, figures_of
 
 _SUCCESS = Outcome.SUCCESS
 
 
 @dataclass(frozen=True)
-class AdaptiveKeyStats:
+class AdaptiveFigures(SlotFigures):
     """The figures of one key.
 
     Attributes:
-        limit: how much weight may be in flight now.
-        in_use: weight in flight; above the limit where that has fallen, until enough is released.
-        waiting: attempts that wait for room.
-        passed: attempts that were let through, at once or from the queue.
-        queued: attempts that had to wait.
-        refused: attempts refused because too many were waiting.
-        given_up: attempts that left the queue before there was room.
         increases: how often the limit went up.
         decreases: how often the limit went down.
         reason: of the limit's last change.
         changed_at: when that was, on the gate's clock.
     """
 
-    limit: float
-    in_use: float
-    waiting: int
-    passed: int
-    queued: int
-    refused: int
-    given_up: int
     increases: int
     decreases: int
     reason: LimitReason
     changed_at: float
-
-
-@dataclass(frozen=True)
-class AdaptiveStats:
-    """The figures of an adaptive limit.
-
-    Attributes:
-        by_key: those of each key that is kept.
-        forgotten: sums of the counters of the keys that are not kept any more.
-    """
-
-    by_key: Mapping[Hashable, AdaptiveKeyStats]
-    forgotten: Mapping[str, float]
 
 
 class AdaptivePermit(SlotPermit):
@@ -86,7 +58,7 @@ class AdaptivePermit(SlotPermit):
             slots.on_other(seen)
 
 
-class AdaptiveConcurrency(Gate):
+class AdaptiveConcurrency(SlotGate[AdaptiveSlots]):
     """A limit for each key that follows what its server can serve.
 
     Args:
@@ -102,6 +74,9 @@ class AdaptiveConcurrency(Gate):
     """
 
     name = "adaptive"
+    permit_class = AdaptivePermit
+    full_error = AdaptiveLimitFull
+    bound = "max_limit,"
     metrics = (
         *METRICS,
         Metric("increases", "increases", "counter", "Times that the limit went up."),
@@ -117,12 +92,8 @@ class AdaptiveConcurrency(Gate):
         weight: WeightOf | None = None,
         clock: Clock = time.monotonic,
     ) -> None:
-        check_max_waiting(max_waiting)
         self.algorithm = Gradient2() if algorithm is None else algorithm
-        self.key_of, self.weight_of, self.clock = key, weight, clock
-        self._max_waiting = max_waiting
-        self._heaviest = float(self.algorithm.max_limit)  # as weights are
-        self._keyed: Keyed[AdaptiveSlots] = Keyed(self._make, self.metrics)
+        super().__init__(self._make, self.algorithm.max_limit, max_waiting, key, weight, clock)
 
     def __repr__(self) -> str:
         name = type(self.algorithm).__name__
@@ -131,61 +102,14 @@ class AdaptiveConcurrency(Gate):
     def _make(self, key: Hashable, now: float) -> AdaptiveSlots:
         return self.algorithm.make_slots(now)
 
-    def acquire(
-        self, key: Hashable, *, weight: float = 1.0, now: float | None = None, wake: Wake | None = None
-    ) -> AdaptivePermit:
-        """Ask for `weight` of what may be in flight for the key.
-
-        Args:
-            key: what has a limit of its own.
-            weight: how many attempts this one counts for. One that is heavier than the limit happens to be
-                goes when nothing else is in flight.
-            now: on the gate's clock; None reads it.
-            wake: called with a permit that did not hold at once, when it does. May acquire and release.
-
-        Returns:
-            A permit that holds from `now` on, or is queued: `ready_at` is `QUEUED` until it holds.
-
-        Raises:
-            AdaptiveLimitFull: there is no room, and `max_waiting` are waiting.
-            ValueError: the weight is not positive, or above the algorithm's `max_limit`.
-        """
-        if not 0.0 < weight <= self._heaviest:
-            raise ValueError(
-                f"weight must be positive and at most max_limit, {self.algorithm.max_limit}, got {weight}"
-            )
-        if now is None:
-            now = self.clock()
-        slots = self._keyed.find(key) or self._keyed.get(key, now)
-        permit = AdaptivePermit()
-        permit.slots = slots
-        permit.weight = weight
-        permit.wake = wake
-        in_use = slots.in_use + weight
-        if not slots.queue and (in_use <= slots.ceiling or not slots.holders):
-            slots.in_use = in_use
-            slots.holders += 1
-            slots.passed += 1
-            permit.ready_at = now
-        elif not slots.enqueue(permit, self._max_waiting):
-            raise AdaptiveLimitFull(key, slots.limit, slots.in_use, slots.waiting)
-        return permit
-
-    def stats(self) -> AdaptiveStats:
+    def stats(self) -> KeyedStats[AdaptiveFigures]:
         """The figures of all keys; from any thread."""
-        by_key = {key: _figures(slots) for key, slots in self._keyed.items()}
-        return AdaptiveStats(MappingProxyType(by_key), MappingProxyType(dict(self._keyed.forgotten)))
+        return self._keyed.stats(_figures)
 
 
-def _figures(slots: AdaptiveSlots) -> AdaptiveKeyStats:
-    return AdaptiveKeyStats(
-        limit=slots.limit,
-        in_use=slots.in_use,
-        waiting=slots.waiting,
-        passed=slots.passed,
-        queued=slots.queued,
-        refused=slots.refused,
-        given_up=slots.given_up,
+def _figures(slots: AdaptiveSlots) -> AdaptiveFigures:
+    return AdaptiveFigures(
+        **vars(figures_of(slots)),
         increases=slots.increases,
         decreases=slots.decreases,
         reason=slots.reason,

@@ -11,15 +11,14 @@ ends when it is open, half-open or closed again, is from before: it is counted a
 
 import math
 from collections.abc import Callable, Hashable
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from .circuit import (
     BYSTANDER,
     TRANSITIONS,
-    BreakerStats,
     Cause,
     Circuit,
+    CircuitFigures,
     CircuitState,
     OnStateChange,
     Reason,
@@ -27,7 +26,7 @@ from .circuit import (
 )
 from .errors import CircuitOpenError
 from .gates import Clock, Gate, KeyOf, Metric, Permit, Wake, ignore
-from .keyed import MAX_KEYS, Keyed
+from .keyed import MAX_KEYS, Keyed, KeyedStats
 from .outcome import Observation, Outcome
 from .windows import FAILED, SLOW, CountWindow, TimeWindow, Window
 
@@ -463,8 +462,7 @@ class CircuitBreaker(Gate):
             reason = Reason(Cause.RESET, "it was closed by hand")
             self._set_state(circuit, _CLOSED, reason, self.clock() if now is None else now)
 
-    def stats(self) -> BreakerStats:
+    def stats(self) -> KeyedStats[CircuitFigures]:
         """The state of each key, its figures and its counters; from any thread."""
         now = self.clock()
-        by_key = {key: circuit.figures(now) for key, circuit in self._circuits.items()}
-        return BreakerStats(MappingProxyType(by_key), MappingProxyType(dict(self._circuits.forgotten)))
+        return self._circuits.stats(lambda circuit: circuit.figures(now))

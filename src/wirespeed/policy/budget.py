@@ -7,12 +7,11 @@ plus a floor, so that a client with few requests may retry, too.
 """
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 from dataclasses import dataclass
-from types import MappingProxyType
 
 from .gates import Clock, Metric, Policy
-from .keyed import MAX_KEYS, Keyed
+from .keyed import MAX_KEYS, Keyed, KeyedStats
 
 _ROUNDING = 1e-9
 """Shares are floats; a retry is not lost to the last bit. Of what a retry costs."""
@@ -34,19 +33,6 @@ class BudgetFigures:
     requests: int
     spent: int
     denied: int
-
-
-@dataclass(frozen=True)
-class BudgetStats:
-    """A snapshot of a RetryBudget.
-
-    Attributes:
-        by_key: of each key that is kept.
-        forgotten: the sums of the counters of the keys that are not.
-    """
-
-    by_key: Mapping[Hashable, BudgetFigures]
-    forgotten: Mapping[str, float]
 
 
 class _Account:
@@ -185,13 +171,10 @@ class RetryBudget(Policy):
         passed = max(0.0, now - account.reserve_at)
         return min(self._reserve, account.reserve + passed * self.min_per_second)
 
-    def stats(self) -> BudgetStats:
+    def stats(self) -> KeyedStats[BudgetFigures]:
         """What each origin has spent, and has left."""
         now = self.clock()
-        return BudgetStats(
-            MappingProxyType({key: self._figures(account, now) for key, account in self._accounts.items()}),
-            MappingProxyType(dict(self._accounts.forgotten)),
-        )
+        return self._accounts.stats(lambda account: self._figures(account, now))
 
     def _figures(self, account: _Account, now: float) -> BudgetFigures:
         earned = account.older + account.fresh

@@ -6,7 +6,7 @@ import enum
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -126,19 +126,6 @@ class CircuitFigures:
     failed: int
     slow: int
     late: int
-
-
-@dataclass(frozen=True)
-class BreakerStats:
-    """A snapshot of a CircuitBreaker.
-
-    Attributes:
-        by_key: of each key that is kept.
-        forgotten: the sums of the counters of the keys that are not.
-    """
-
-    by_key: Mapping[Hashable, CircuitFigures]
-    forgotten: Mapping[str, float]
 
 
 class _Bystander(Permit):

@@ -7,12 +7,11 @@ for leave, takes the answer that comes first and cancels the other; the budget i
 """
 
 import math
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Collection, Hashable
 from dataclasses import dataclass
-from types import MappingProxyType
 
 from .gates import Clock, Metric, Policy
-from .keyed import MAX_KEYS, Keyed
+from .keyed import MAX_KEYS, Keyed, KeyedStats
 from .quantiles import GENERATION_SECONDS, MIN_SAMPLES, MovingQuantile
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
@@ -43,19 +42,6 @@ class HedgeFigures:
     won: int
     denied: int
     samples: int
-
-
-@dataclass(frozen=True)
-class HedgeStats:
-    """A snapshot of a Hedge.
-
-    Attributes:
-        by_key: of each key that is kept.
-        forgotten: the sums of the counters of the keys that are not.
-    """
-
-    by_key: Mapping[Hashable, HedgeFigures]
-    forgotten: Mapping[str, float]
 
 
 class _Key:
@@ -206,12 +192,9 @@ class Hedge(Policy):
         """Note that the retry budget refused a further attempt."""
         self._keys.get(key, self.clock()).denied += 1
 
-    def stats(self) -> HedgeStats:
+    def stats(self) -> KeyedStats[HedgeFigures]:
         """What is known of each key, and what came of hedging; from any thread."""
-        return HedgeStats(
-            MappingProxyType({key: _figures(state) for key, state in self._keys.items()}),
-            MappingProxyType(dict(self._keys.forgotten)),
-        )
+        return self._keys.stats(_figures)
 
 
 def _figures(state: _Key) -> HedgeFigures:

@@ -5,7 +5,9 @@ total ever falls.
 """
 
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Generic, Protocol, TypeVar
 
 from .gates import Metric
@@ -24,6 +26,20 @@ class KeyedState(Protocol):
 
 
 S = TypeVar("S", bound=KeyedState)
+F = TypeVar("F")
+
+
+@dataclass(frozen=True)
+class KeyedStats(Generic[F]):
+    """A snapshot of a policy.
+
+    Attributes:
+        by_key: the figures of each key that is kept.
+        forgotten: the sums of the counters of the keys that are not.
+    """
+
+    by_key: Mapping[Hashable, F]
+    forgotten: Mapping[str, float]
 
 
 class Keyed(Generic[S]):
@@ -68,6 +84,16 @@ class Keyed(Generic[S]):
     def items(self) -> list[tuple[Hashable, S]]:
         """A copy of what there is; safe from any thread."""
         return list(self._states.items())
+
+    def stats(self, figures: Callable[[S], F]) -> KeyedStats[F]:
+        """Take a snapshot, from any thread.
+
+        Args:
+            figures: makes those of a state.
+        """
+        # In this order: a key that is forgotten meanwhile is missed this time, and not counted twice.
+        forgotten = MappingProxyType(dict(self.forgotten))
+        return KeyedStats(MappingProxyType({key: figures(state) for key, state in self.items()}), forgotten)
 
     def __len__(self) -> int:
         return len(self._states)

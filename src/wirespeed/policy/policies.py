@@ -32,15 +32,15 @@ from aiohttp.payload import BytesPayload
 
 from .._switch import NATIVE
 from . import second_try
-from .budget import BudgetStats, RetryBudget
+from .budget import BudgetFigures, RetryBudget
 from .classify import Classifier
 from .gates import QUEUED, Clock, Gate, KeyOf, Metric, Permit, Policy
-from .hedge import Hedge, HedgeStats
-from .keyed import Keyed
+from .hedge import Hedge, HedgeFigures
+from .keyed import Keyed, KeyedStats
 from .outcome import Observation, Outcome
 from .passage import Passage, per_origin
 from .race import Race
-from .retry import Refusal, Retry, RetryRecord, RetryStats
+from .retry import Refusal, Retry, RetryFigures, RetryRecord
 
 Sleep = Callable[[float], Awaitable[object]]
 
@@ -62,9 +62,9 @@ class PoliciesStats:
 
     attempts: Mapping[Hashable, Mapping[Outcome, int]]
     forgotten: Mapping[Outcome, int]
-    retry: RetryStats | None = None
-    budget: BudgetStats | None = None
-    hedge: HedgeStats | None = None
+    retry: KeyedStats[RetryFigures] | None = None
+    budget: KeyedStats[BudgetFigures] | None = None
+    hedge: KeyedStats[HedgeFigures] | None = None
     bulkhead: Any = None
     adaptive: Any = None
     rate: Any = None

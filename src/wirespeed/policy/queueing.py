@@ -6,9 +6,13 @@ arrival, and a heavy waiter is not overtaken by light ones. Knows nothing of how
 """
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
-from .gates import QUEUED, Metric, Permit, Wake, ignore
+from .errors import QueueFull
+from .gates import QUEUED, Clock, Gate, KeyOf, Metric, Permit, Wake, WeightOf, ignore
+from .keyed import Keyed
 
 SLACK = 1e-9
 """How far, of the limit, sums of weights such as 0.1 may miss it by rounding."""
@@ -22,16 +26,6 @@ METRICS = (
     Metric("refused", "refused", "counter", "Attempts refused because too many were waiting."),
     Metric("given_up", "given_up", "counter", "Attempts that left the queue before there was room."),
 )
-
-
-def check_max_waiting(max_waiting: int | None) -> None:
-    """Check an argument that the gates with a queue share.
-
-    Raises:
-        ValueError: it is negative.
-    """
-    if max_waiting is not None and max_waiting < 0:
-        raise ValueError(f"max_waiting must not be negative, got {max_waiting}")
 
 
 class Slots:
@@ -170,3 +164,108 @@ class SlotPermit(Permit):
         slots.in_use = slots.in_use - self.weight if slots.holders else 0.0
         if slots.queue:
             slots.grant(now)
+
+
+@dataclass(frozen=True)
+class SlotFigures:
+    """The figures of one key.
+
+    Attributes:
+        limit: how much weight may be in flight.
+        in_use: weight in flight; above the limit where that has fallen, until enough is released.
+        waiting: attempts that wait for room.
+        passed: attempts that were let through, at once or from the queue.
+        queued: attempts that had to wait.
+        refused: attempts refused because too many were waiting.
+        given_up: attempts that left the queue before there was room.
+    """
+
+    limit: float
+    in_use: float
+    waiting: int
+    passed: int
+    queued: int
+    refused: int
+    given_up: int
+
+
+S = TypeVar("S", bound=Slots)
+
+
+class SlotGate(Gate, Generic[S]):
+    """A gate whose attempts occupy slots, however many there are.
+
+    Args:
+        make: makes the slots of a key.
+        heaviest: no weight may be above it; `bound` says what that is.
+        max_waiting: how many may wait for one key; None for any number.
+        key, weight, clock: as of the gates.
+
+    Raises:
+        ValueError: `max_waiting` is negative.
+    """
+
+    permit_class: ClassVar[type[SlotPermit]] = SlotPermit
+    full_error: ClassVar[type[QueueFull]]
+    bound: ClassVar[str]
+
+    def __init__(
+        self,
+        make: Callable[[Hashable, float], S],
+        heaviest: float,
+        max_waiting: int | None,
+        key: KeyOf | None,
+        weight: WeightOf | None,
+        clock: Clock,
+    ) -> None:
+        if max_waiting is not None and max_waiting < 0:
+            raise ValueError(f"max_waiting must not be negative, got {max_waiting}")
+        self.key_of, self.weight_of, self.clock = key, weight, clock
+        self._heaviest = float(heaviest)  # floats are compared with each other many times faster
+        self._max_waiting = max_waiting
+        self._keyed: Keyed[S] = Keyed(make, self.metrics)
+
+    def acquire(
+        self, key: Hashable, *, weight: float = 1.0, now: float | None = None, wake: Wake | None = None
+    ) -> SlotPermit:
+        """Ask for `weight` of the key's slots.
+
+        Args:
+            key: what has slots of its own.
+            weight: how many slots the attempt occupies. One that is heavier than a limit that has fallen goes
+                when nothing else is in flight.
+            now: on the gate's clock; None reads it.
+            wake: called with a permit that did not hold at once, when it does. May acquire and release.
+
+        Returns:
+            A permit that holds from `now` on, or is queued: `ready_at` is `QUEUED` until it holds.
+
+        Raises:
+            QueueFull: there is no room, and `max_waiting` are waiting; the gate's own kind of it.
+            ValueError: the weight is not positive, or more than there can ever be.
+        """
+        if not 0.0 < weight <= self._heaviest:
+            raise ValueError(
+                f"weight must be positive and at most {self.bound} {self._heaviest:g}, got {weight}"
+            )
+        if now is None:
+            now = self.clock()
+        slots = self._keyed.find(key) or self._keyed.get(key, now)
+        permit = self.permit_class()
+        permit.slots = slots
+        permit.weight = weight
+        permit.wake = wake
+        in_use = slots.in_use + weight
+        if not slots.queue and (in_use <= slots.ceiling or not slots.holders):
+            slots.in_use = in_use
+            slots.holders += 1
+            slots.passed += 1
+            permit.ready_at = now
+        elif not slots.enqueue(permit, self._max_waiting):
+            raise self.full_error(key, slots.limit, slots.in_use, slots.waiting)
+        return permit
+
+
+def figures_of(slots: Slots) -> SlotFigures:
+    """The figures of a key, as they are now."""
+    return SlotFigures(*[getattr(slots, field.name) for field in fields(SlotFigures)])

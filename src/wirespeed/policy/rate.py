@@ -15,12 +15,12 @@ at it again when it has slept, and sleeps on if it has moved. Those whose instan
 
 import dataclasses
 import time
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 from typing import ClassVar
 
 from .errors import RateExceeded
 from .gates import Clock, Gate, KeyOf, Metric, Wake, WeightOf
-from .keyed import MAX_KEYS, Keyed
+from .keyed import MAX_KEYS, Keyed, KeyedStats
 from .pacing import Algorithm, FixedWindow, LeakyBucket, NoLimit, SlidingWindow, TokenBucket, positive
 from .reserving import RatePermit, RateState
 from .serverlimit import MAX_PAUSE, ServerLimit
@@ -31,7 +31,6 @@ __all__ = [
     "RateFigures",
     "RateLimit",
     "RatePermit",
-    "RateStats",
     "SlidingWindow",
     "TokenBucket",
 ]
@@ -62,19 +61,6 @@ class RateFigures:
     backlog_seconds: float
     paused_seconds: float
     server_remaining: float | None
-
-
-@dataclasses.dataclass(frozen=True)
-class RateStats:
-    """A snapshot.
-
-    Attributes:
-        by_key: the figures of each key that is kept.
-        forgotten: the sums of the counters of those that are not kept any more.
-    """
-
-    by_key: Mapping[Hashable, RateFigures]
-    forgotten: Mapping[str, float]
 
 
 class RateLimit(Gate):
@@ -221,11 +207,10 @@ class RateLimit(Gate):
         if reason is not None:
             raise RateExceeded(key, ready_at - now, reason)
 
-    def stats(self) -> RateStats:
+    def stats(self) -> KeyedStats[RateFigures]:
         """A frozen snapshot; from any thread."""
         now = self.clock()
-        by_key = {key: _figures(state, now) for key, state in self._keyed.items()}
-        return RateStats(by_key, dict(self._keyed.forgotten))
+        return self._keyed.stats(lambda state: _figures(state, now))
 
     def __repr__(self) -> str:
         return f"<RateLimit {self.algorithm!r}, {len(self._keyed)} keys>"

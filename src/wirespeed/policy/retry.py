@@ -7,14 +7,13 @@ has them; the delays are "full jitter" (Brooker, Exponential Backoff And Jitter,
 import enum
 import random
 import time
-from collections.abc import Callable, Collection, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import NamedTuple
 
 from .fields import retry_after
 from .gates import Clock, Metric, Policy
-from .keyed import MAX_KEYS, Keyed
+from .keyed import MAX_KEYS, Keyed, KeyedStats
 from .outcome import Observation, Outcome
 
 IDEMPOTENT_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
@@ -76,19 +75,6 @@ class RetryFigures:
     deadline: int
     body: int
     budget: int
-
-
-@dataclass(frozen=True)
-class RetryStats:
-    """A snapshot of a Retry.
-
-    Attributes:
-        by_key: of each key that is kept.
-        forgotten: the sums of the counters of the keys that are not.
-    """
-
-    by_key: Mapping[Hashable, RetryFigures]
-    forgotten: Mapping[str, float]
 
 
 class _Tally:
@@ -318,10 +304,9 @@ class Retry(Policy):
         name = "retries" if refusal is None else refusal.value
         setattr(tally, name, getattr(tally, name) + 1)
 
-    def stats(self) -> RetryStats:
+    def stats(self) -> KeyedStats[RetryFigures]:
         """The retries of each origin."""
-        figures = {key: self._figures(tally) for key, tally in self._tallies.items()}
-        return RetryStats(MappingProxyType(figures), MappingProxyType(dict(self._tallies.forgotten)))
+        return self._tallies.stats(self._figures)
 
     @staticmethod
     def _figures(tally: _Tally) -> RetryFigures:
