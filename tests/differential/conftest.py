@@ -4,11 +4,12 @@ import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 import pytest
 from hypothesis import HealthCheck, settings
-from support.loops import LOOPS
+from support.loops import LOOPS, keep
 
 import wirespeed
 
@@ -42,17 +43,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """
     if LONG:
         return
-    kept, dropped = [], []
-    for item in items:
-        parameters = getattr(getattr(item, "callspec", None), "params", {})
+    loops = sorted(LOOPS)
+
+    def is_its_turn(item: pytest.Item, parameters: dict[str, Any]) -> bool:
         if "case" not in parameters or item.path.parent != Path(__file__).parent:
-            kept.append(item)
-            continue
-        loops = sorted(LOOPS)
+            return True
         turn = crc32(parameters["case"].id.encode())
-        is_kept = parameters.get("loop_kind", loops[turn % len(loops)]) == loops[turn % len(loops)]
+        loop = loops[turn % len(loops)]
         is_sample = wirespeed.NATIVE or turn // len(loops) % 4 == 0
-        (kept if is_kept and is_sample else dropped).append(item)
-    if dropped:
-        config.hook.pytest_deselected(items=dropped)
-        items[:] = kept
+        return parameters.get("loop_kind", loop) == loop and is_sample
+
+    keep(config, items, is_its_turn)

@@ -10,7 +10,7 @@ from zlib import crc32
 
 import pytest
 from hypothesis import HealthCheck, settings
-from support.loops import LOOPS
+from support.loops import LOOPS, keep
 
 from .sockets import SESSIONS, Sessions
 
@@ -32,19 +32,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Run what goes over sockets on one of the loops, by turns; on all of them in long runs."""
     if LONG:
         return
-    kept, dropped = [], []
-    for item in items:
-        parameters = getattr(getattr(item, "callspec", None), "params", {})
-        if "kind" not in parameters or "loop_kind" not in parameters or item.path.parent != HERE:
-            kept.append(item)
-            continue
-        loop = parameters["loop_kind"]
-        loops = sorted(LOOPS)
-        turn = crc32(item.name.replace(loop, "").encode()) % len(loops)
-        (kept if loop == loops[turn] or loop not in loops else dropped).append(item)
-    if dropped:
-        config.hook.pytest_deselected(items=dropped)
-        items[:] = kept
+    loops = sorted(LOOPS)
+
+    def is_its_turn(item: pytest.Item, parameters: dict[str, object]) -> bool:
+        loop = parameters.get("loop_kind")
+        if "kind" not in parameters or loop not in loops or item.path.parent != HERE:
+            return True
+        return loop == loops[crc32(item.name.replace(str(loop), "").encode()) % len(loops)]
+
+    keep(config, items, is_its_turn)
 
 
 class FakeClock:

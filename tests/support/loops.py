@@ -3,6 +3,9 @@
 import asyncio
 import os
 from collections.abc import Callable
+from typing import Any
+
+import pytest
 
 LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
 try:
@@ -13,3 +16,22 @@ except ImportError:
     pass
 if only := os.environ.get("WIRESPEED_TEST_LOOP"):
     LOOPS = {only: LOOPS[only]}
+
+
+def keep(
+    config: pytest.Config, items: list[pytest.Item], is_kept: Callable[[pytest.Item, dict[str, Any]], bool]
+) -> None:
+    """Deselect tests, as `pytest_collection_modifyitems` may.
+
+    Args:
+        config: pytest's.
+        items: all that were collected; changed.
+        is_kept: is given each with its parameters.
+    """
+    kept, dropped = [], []
+    for item in items:
+        parameters = getattr(getattr(item, "callspec", None), "params", {})
+        (kept if is_kept(item, parameters) else dropped).append(item)
+    if dropped:
+        config.hook.pytest_deselected(items=dropped)
+        items[:] = kept

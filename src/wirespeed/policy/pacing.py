@@ -139,7 +139,16 @@ class LeakyBucket(Algorithm):
         return f"LeakyBucket({self.rate:g}, capacity={self.capacity})"
 
 
-class FixedWindow(Algorithm):
+class _Window(Algorithm):
+    def __init__(self, limit: float, window: float) -> None:
+        self.heaviest = self.limit = positive("limit", limit)
+        self.window = positive("window", window)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.limit:g}, {self.window:g})"
+
+
+class FixedWindow(_Window):
     """At most `limit` attempts in each window.
 
     A window begins with the first attempt after the end of the one before. Attempts at the end of one and
@@ -154,18 +163,11 @@ class FixedWindow(Algorithm):
         ValueError: an argument is not positive.
     """
 
-    def __init__(self, limit: float, window: float) -> None:
-        self.heaviest = self.limit = positive("limit", limit)
-        self.window = positive("window", window)
-
     def line(self) -> Line:
         return _Windows(self.limit, self.window)
 
-    def __repr__(self) -> str:
-        return f"FixedWindow({self.limit:g}, {self.window:g})"
 
-
-class SlidingWindow(Algorithm):
+class SlidingWindow(_Window):
     """At most `limit` attempts in any window of that length, wherever it begins; exact.
 
     It keeps a log of the attempts that still count: `limit` entries at most. Weights below 1 could make it
@@ -180,15 +182,8 @@ class SlidingWindow(Algorithm):
         ValueError: an argument is not positive.
     """
 
-    def __init__(self, limit: float, window: float) -> None:
-        self.heaviest = self.limit = positive("limit", limit)
-        self.window = positive("window", window)
-
     def line(self) -> Line:
         return _Log(self.limit, self.window)
-
-    def __repr__(self) -> str:
-        return f"SlidingWindow({self.limit:g}, {self.window:g})"
 
 
 class NoLimit(Algorithm):
