@@ -69,8 +69,8 @@ cdef class PolicedCoroutine(NativeCoroutine):
     cdef bint is_handed_over            # Python goes on
 
     cdef object seen_request(self)
-    cdef object _pass(self)
-    cdef object _hedge(self)
+    cdef object _pass(self, object now)
+    cdef object _hedge(self, object now)
     cdef object _hand_over(self, object coroutine)
     cdef object _view(self)
     cdef int _on_late(self) except -1

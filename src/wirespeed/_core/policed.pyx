@@ -157,16 +157,17 @@ cdef class PolicedCoroutine(NativeCoroutine):
         if get_value(plan.ended) is not None:
             return self._hand_over(plan.policies._perform(self.seen_request(), self.handler))
         self.request_key = plan.key(self)
+        now = plan.clock()
         if plan.deposit is not None:
-            plan.deposit(self.request_key, plan.clock())
+            plan.deposit(self.request_key, now)
         self.permits = []
         self.delay = -1
         try:
-            permit = self._pass()
+            permit = self._pass(now)
             if permit is None:
                 self.is_sent = True
                 if plan.hedge is not None:
-                    self._hedge()
+                    self._hedge(now)
                 if self.delay >= 0:
                     self.task = _current_task()
                     self.late_at = plan.late(self, self.delay)
@@ -179,10 +180,9 @@ cdef class PolicedCoroutine(NativeCoroutine):
         attempt.waits_for = permit
         return self._hand_over(plan.policies._go_on(attempt, self.handler))
 
-    cdef object _pass(self):
+    cdef object _pass(self, object now):
         """Pass the gates; returns the permit that is to be waited for, or None."""
         cdef Gateway gate
-        now = self.plan.clock()
         for gate in self.plan.lookers:
             gate.look(gate.key(self), now)
         for gate in self.plan.gates:
@@ -199,11 +199,11 @@ cdef class PolicedCoroutine(NativeCoroutine):
         if self.attempt is not None:
             self.attempt.wake(permit)
 
-    cdef object _hedge(self):
+    cdef object _hedge(self, object now):
         """Find out whether, and when, a second attempt is to be made."""
         if self.hop is not None or self.plan.is_copiable(self.request):
             method = self.request.method if self.hop is None else self.hop.prepared.method
-            delay = self.plan.hedge.delay(self.request_key, method, self.plan.clock())
+            delay = self.plan.hedge.delay(self.request_key, method, now)
             self.is_learning = True
             if delay is not None:
                 self.delay = delay

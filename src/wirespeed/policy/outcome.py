@@ -94,7 +94,8 @@ class Observation:
             waited for its policies is no part of it.
         at: when that was, on the policies' clock.
         status: of the response; None where there is none.
-        headers: of the response, case-insensitive; empty where there is none.
+        headers: of the response, case-insensitive; empty where there is none. Or the response itself: its
+            headers are asked for when somebody looks at them, for ours are made only then.
         error: what was raised; None where there is a response.
     """
 
@@ -115,11 +116,6 @@ class Observation:
         self.status = status
         self._headers = headers
         self.error = error
-
-    @classmethod
-    def of(cls, outcome: Outcome, latency: float, at: float, resp: Answered) -> "Observation":
-        """Note a response. Its headers are asked for when somebody looks at them: ours are made only then."""
-        return cls(outcome, latency, at, resp.status, resp)
 
     @property
     def headers(self) -> Mapping[str, str]:
