@@ -12,6 +12,11 @@ import aiohttp as _aiohttp
 
 from ._switch import NATIVE as NATIVE
 from ._version import __version__ as __version__
+from .batch import Batch as Batch
+from .batch import BodyTooLarge as BodyTooLarge
+from .batch import Progress as Progress
+from .batch import Request as Request
+from .batch import Result as Result
 from .client import ClientSession as ClientSession
 from .client import request as request
 from .lanes import FullLaneError as FullLaneError
@@ -380,6 +385,8 @@ if TYPE_CHECKING:
 
 _OURS = (
     "NATIVE",
+    "Batch",
+    "BodyTooLarge",
     "ClientResponse",
     "ClientSession",
     "CloseReason",
@@ -388,6 +395,9 @@ _OURS = (
     "PoolFull",
     "PoolStats",
     "PoolTimeout",
+    "Progress",
+    "Request",
+    "Result",
     "TCPConnector",
     "TCPOptions",
     "UnixConnector",

@@ -12,18 +12,23 @@ from aiohttp.http import HttpVersion11
 
 from ._signatures import like
 from ._switch import NATIVE
+from .batch import Batch
+from .batch.api import MAX_BODY
 from .lanes import EXPRESS_OPTIONS, Explanation, LaneReason, LaneStats, explain, lane_reason, refuse_or_log
 from .observe import tracking
 from .pooling import PoolTimeout
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
 
     from aiohttp import BaseConnector, BasicAuth, ClientTimeout
     from aiohttp.abc import AbstractCookieJar
     from aiohttp.http import HttpVersion
     from aiohttp.typedefs import JSONBytesEncoder, JSONEncoder, LooseCookies, LooseHeaders, StrOrURL
 
+    from .batch import Progress
+    from .batch.request import Given
+    from .policy import RateLimit, Retry
     from .typed import TypedSession as _Session
     from .typed import request as _typed_request
 else:
@@ -223,6 +228,58 @@ with warnings.catch_warnings():
                 raise aiohttp.ClientConnectionError(f"{self._connector!r} cannot open connections beforehand")
             count: int = await prewarm(self._build_url(origin), n, timeout=self._timeout)
             return count
+
+        def batch(
+            self,
+            requests: "Iterable[Given] | AsyncIterable[Given]",
+            *,
+            concurrency: int = 100,
+            ordered: bool = False,
+            retry: "Retry | int | None" = None,
+            rate: "RateLimit | float | None" = None,
+            timeout: "ClientTimeout | float | None" = sentinel,  # type: ignore[assignment]
+            max_body: int | None = MAX_BODY,
+            on_progress: "Callable[[Progress], object] | None" = None,
+        ) -> Batch:
+            """Send very many requests at constant memory: `async for result in session.batch(urls)`.
+
+            They go the way of single requests: the same pool and limits, cookies, redirects, policies and
+            other middlewares. Failures are results. A consumer that is slow holds back the input: what was
+            taken of it and not handed over yet is at most twice `concurrency`, and of an async iterable up to
+            64 more.
+
+            Args:
+                requests: an iterable or async iterable of URLs (str or yarl.URL) and `wirespeed.Request`s. It
+                    is asked for the next in the middle of other work: it must not block.
+                concurrency: requests under way at the same time, at most; the connector's `limit` holds, too.
+                ordered: give results in the order of the requests. One slow answer then holds up those behind
+                    it.
+                retry: which requests to send again, or how often at most; each attempt has the whole timeout.
+                rate: requests per second, further attempts included; or a policy, with its own keys. Waiting
+                    for it does not count against the timeout.
+                timeout: of each attempt, a ClientTimeout or seconds in all; the session's when not given.
+                max_body: bytes that a body may have, as it comes and decoded; a longer one is the error
+                    `BodyTooLarge`. None for any length.
+                on_progress: called with a `Progress`, four times a second and at the end.
+
+            Returns:
+                A `Batch`: an async iterator of `Result`. Nothing is sent before it is iterated.
+
+            Raises:
+                TypeError, ValueError: bad arguments.
+                RuntimeError: the session is closed.
+            """
+            return Batch(
+                self,
+                requests,
+                concurrency=concurrency,
+                ordered=ordered,
+                retry=retry,
+                rate=rate,
+                timeout=timeout,
+                max_body=max_body,
+                on_progress=on_progress,
+            )
 
         def explain(self, method: str, url: Any, **options: Any) -> Explanation:
             """Tell which lane a request would take, and why; nothing is sent.

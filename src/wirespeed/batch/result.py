@@ -1,0 +1,182 @@
+"""What became of one request of a batch."""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from aiohttp import ClientPayloadError, hdrs
+from aiohttp.helpers import parse_mimetype
+from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
+
+from .request import Request, described
+
+_NO_HEADERS: CIMultiDictProxy[str] = CIMultiDictProxy(CIMultiDict())
+
+
+class BodyTooLarge(ClientPayloadError):
+    """A body is longer than `max_body`, as it came or decoded; the rest of it was not received.
+
+    Attributes:
+        limit: bytes that it may have.
+    """
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self.limit = limit
+
+    def __str__(self) -> str:
+        return f"the body is longer than max_body ({self.limit} bytes)"
+
+
+class Result:
+    """What became of one request of a batch; made by the batch.
+
+    Attributes:
+        index: the number of the request in the input, from 0.
+        status: of the response; None where there is none.
+        body: of the response, decoded as its Content-Encoding says; b"" where there is none.
+        error: why there is no such response, or only its head; None when all went well. An HTTP status is an
+            error only where the session has `raise_for_status`.
+        attempts: how often the request was sent, or was to be sent.
+        elapsed: seconds from its first attempt, with the waiting between, to the end of the body or the
+            failure.
+    """
+
+    __slots__ = (
+        "_given",
+        "_head",
+        "_headers",
+        "_url",
+        "attempts",
+        "body",
+        "elapsed",
+        "error",
+        "index",
+        "status",
+    )
+
+    index: int
+    status: int | None
+    body: bytes
+    error: BaseException | None
+    attempts: int
+    elapsed: float
+
+    def __init__(
+        self,
+        given: Any,
+        index: int,
+        *,
+        status: int | None = None,
+        headers: CIMultiDictProxy[str] | None = None,
+        body: bytes = b"",
+        error: BaseException | None = None,
+        attempts: int = 1,
+        elapsed: float = 0.0,
+        url: URL | None = None,
+    ) -> None:
+        self._given = given
+        self._head: Any = None  # the core's, which headers are made of when they are asked for
+        self._headers = headers
+        self._url: Any = url  # or what has it
+        self.index = index
+        self.status = status
+        self.body = body
+        self.error = error
+        self.attempts = attempts
+        self.elapsed = elapsed
+
+    @property
+    def request(self) -> Request:
+        """The request; one that was given as a URL is described."""
+        return described(self._given)
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Of the response, case-insensitive; empty where there is none. A CIMultiDictProxy, as aiohttp's."""
+        if self._headers is None:
+            if self._head is None:
+                return _NO_HEADERS
+            fields = [
+                (name.decode("utf-8", "surrogateescape"), value.decode("utf-8", "surrogateescape"))
+                for name, value in self._head.fields
+            ]
+            self._headers, self._head = CIMultiDictProxy(CIMultiDict(fields)), None
+        return self._headers
+
+    @property
+    def url(self) -> URL | None:
+        """Of the response, after redirects; without one, that of the request; None where that is no URL."""
+        if self._url is None:
+            try:
+                self._url = URL(self.request.url)
+            except (TypeError, ValueError):
+                return None
+        elif not isinstance(self._url, URL):
+            self._url = self._url.real_url
+        return self._url
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is a whole response, and its status is below 400."""
+        return self.error is None and self.status is not None and self.status < 400
+
+    def text(self, encoding: str | None = None, errors: str = "strict") -> str:
+        """Decode the body.
+
+        Args:
+            encoding: None for the charset that the Content-Type says, or else UTF-8.
+            errors: as in `bytes.decode`.
+
+        Raises:
+            UnicodeDecodeError: it is no such text.
+            BaseException: `error`, where there is one.
+        """
+        if self.error is not None:
+            raise self.error
+        return self.body.decode(encoding or self._charset(), errors)
+
+    def json(self, *, encoding: str | None = None, loads: Callable[[str], Any] = json.loads) -> Any:
+        """Decode the body as JSON, whatever its Content-Type; None where it is empty, as in aiohttp.
+
+        Args:
+            encoding: as in `text`.
+            loads: decodes a str.
+
+        Raises:
+            ValueError: it is no JSON, or no such text.
+            BaseException: `error`, where there is one.
+        """
+        text = self.text(encoding).strip()
+        return loads(text) if text else None
+
+    def _charset(self) -> str:
+        charset = parse_mimetype(self.headers.get(hdrs.CONTENT_TYPE, "")).parameters.get("charset")
+        if charset:
+            try:
+                b"".decode(charset)
+            except (LookupError, ValueError):
+                pass
+            else:
+                return charset
+        return "utf-8"
+
+    def __repr__(self) -> str:
+        what = f"{self.status}, {len(self.body)} bytes" if self.error is None else repr(self.error)
+        return f"<Result {self.index} {self.url}: {what}>"
+
+    def __reduce__(self) -> Any:
+        facts = {
+            "status": self.status,
+            "body": self.body,
+            "error": self.error,
+            "attempts": self.attempts,
+            "elapsed": self.elapsed,
+            "url": self.url,
+        }
+        return _restored, (self._given, self.index, CIMultiDict(self.headers), facts)
+
+
+def _restored(given: Any, index: int, headers: CIMultiDict[str], facts: dict[str, Any]) -> Result:
+    return Result(given, index, headers=CIMultiDictProxy(headers), **facts)
