@@ -5,16 +5,26 @@ It has the methods and the behaviour of the core's (`_core/drive.pyx`); one test
 
 import asyncio
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Awaitable, Coroutine
 from functools import partial
 from typing import Any
 
 from .result import Result
 from .source import PENDING, Source
-from .work import Work, result_of
+from .work import Work
 
 HELD_MAX = 64 * 2**20
-"""Bytes of bodies that wait for the consumer, from which on no request is begun."""
+"""Bytes of bodies that wait for the consumer, from which on no request is begun; limits.pxd has the same."""
+
+
+class Results(AsyncIterator[Result]):
+    """What iterates a batch; the class of the user's is derived from it."""
+
+    _drive: Any
+
+    def __anext__(self) -> Awaitable[Result]:
+        """Wait for the next result."""
+        return self._drive.next()  # type: ignore[no-any-return]
 
 
 class Drive:
@@ -167,9 +177,13 @@ class Drive:
 
     def _on_done(self, given: Any, index: int, task: "asyncio.Task[Result]") -> None:
         self._tasks.discard(task)
-        result = result_of(given, index, task)
-        if not self._is_closed:
-            self._finish(result)
+        if self._is_closed:
+            return
+        if task.cancelled():
+            # By somebody else, such as a middleware.
+            self._finish(self._work.failed(given, index, asyncio.CancelledError(), 0.0))
+        else:
+            self._finish(task.result())
 
     def _finish(self, result: Result) -> None:
         """Hand over a result, and begin the next request."""
