@@ -34,7 +34,9 @@ cdef class Drive:
     cdef readonly Py_ssize_t concurrency
     cdef readonly bint is_ordered
     cdef Py_ssize_t max_body                # -1: any number of bytes
-    cdef bint is_plain                      # there are no policies around the requests
+    cdef object retrying                    # what is asked of a retry policy, or None
+    cdef bint is_plain                      # no other policies are around the requests
+    cdef object url_class, pending
 
     # The settings of exchanges, made of those of the lane
     cdef ExchangeSettings of_lane, settings
@@ -73,9 +75,12 @@ cdef class Errand(RequestCoroutine):
     cdef Py_ssize_t index
     cdef double begun_at
     cdef bint is_failed                     # the exchange has failed, which is not dealt with yet
+    cdef bint is_settled                    # policies have had their say, or there are none
     cdef object looked_at                   # the response of which Python decides whether it is the last
 
     cdef int go(self, object exc) except -1
     cdef int drop(self) except -1
     cdef object leave(self, object coroutine)
-    cdef object _result(self, ResponseHead head, bytes body)
+    cdef object again(self, object resp, bytes body, object error)
+    cdef object _fail(self, object error)
+    cdef object respond(self, Exchange exchange)

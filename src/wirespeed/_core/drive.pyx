@@ -61,7 +61,10 @@ cdef class Drive:
         self.result_class = work.result_class
         self.request_class = work.request_class
         self.options = work.options
-        self.is_plain = work.policies is None
+        self.retrying = work.retrying
+        self.is_plain = work.policies is None or self.retrying is not None
+        self.url_class = work.url_class
+        self.pending = source.PENDING
         self.max_body = -1 if work.max_body is None else work.max_body
         self.concurrency = concurrency
         self.is_ordered = is_ordered
@@ -132,7 +135,7 @@ cdef class Drive:
                 except Exception as exc:
                     self.end(exc)
                 else:
-                    if given is self.source.PENDING:
+                    if given is self.pending:
                         break
                     self.begin(given)
         finally:
@@ -142,12 +145,12 @@ cdef class Drive:
         if self.is_closed or self.has_ended or self.under_way >= self.concurrency:
             return False
         self.is_stalled = self.taken - self.given >= 2 * self.concurrency or self.held >= HELD_MAX
-        if not self.is_stalled and self.session.closed:
-            self.end(RuntimeError("Session is closed"))
-        return not (self.is_stalled or self.has_ended)
+        return not self.is_stalled
 
     cdef int end(self, object error) except -1:
         """There are no more requests."""
+        if self.has_ended:
+            return 0
         self.has_ended = True
         self.error = error
         return 0 if self.under_way else self.wake()
@@ -275,6 +278,8 @@ cdef class Errand(RequestCoroutine):
             if state == CoroutineState.NEW:
                 self.begun_at = _clock()
                 result = self._begin()
+                if not self.is_settled and self.prepared is not None:
+                    drive.retrying.count(self.prepared.real_url)
             elif state == CoroutineState.DELEGATED:
                 task, self.inner = self.inner, None
                 result = self._on_inner_done(task.result()) if exc is None else self._on_inner_failed(exc)
@@ -286,8 +291,7 @@ cdef class Errand(RequestCoroutine):
             raise
         except BaseException as error:
             # Also a cancellation: somebody else may have cancelled the task.
-            result = drive.work.failed(self.given, self.index, error, <double> _clock() - self.begun_at)
-            self.state = CoroutineState.RUNNING
+            result = self._fail(error)
         if self.state == CoroutineState.RUNNING:
             self._end()
             drive.finish(self, result)
@@ -309,14 +313,20 @@ cdef class Errand(RequestCoroutine):
 
     cdef object _begin(self):
         cdef Drive drive = self.drive
+        self.is_settled = True
         kind = type(self.given)
-        if kind is drive.request_class:
+        if kind is str or kind is drive.url_class:
+            self.method = "GET"
+            self.str_or_url = self.given
+            self.options = drive.options
+        elif kind is drive.request_class:
             self.method = self.given.method
             self.str_or_url = self.given.url
             self.options = {**drive.options, **self.given.options()}
         else:
             self.method, self.str_or_url, _ = drive.work.arguments(self.given)
             self.options = drive.options
+        self.is_settled = drive.retrying is None
         self.session = drive.session
         self.lane = own_lane(self.session)
         if self.lane is None or not drive.is_plain or callable(self.lane.raise_for_status):
@@ -346,14 +356,21 @@ cdef class Errand(RequestCoroutine):
 
     cdef object leave(self, object coroutine):
         """Let a task go on in this one's place."""
-        self.inner = self.drive.context.run(self.drive.loop.create_task, coroutine)
+        self.inner = self.drive.context.copy().run(self.drive.loop.create_task, coroutine)
         self.inner.add_done_callback(self._on_future)
         self.state = CoroutineState.DELEGATED
         return None
 
     cdef object _slowly(self):
+        if self.session.closed:
+            self.drive.end(RuntimeError("Session is closed"))
+        self.is_settled = True
         self.stage = Stage.LEAVING
         return self.leave(self.drive.work.send(self.method, self.str_or_url, self.options))
+
+    cdef object _hook(self):
+        # What the batch's policies are around are whole requests, middlewares included.
+        return RequestCoroutine._hook(self) if self.is_settled else self._slowly()
 
     # The exchange's future
 
@@ -403,8 +420,16 @@ cdef class Errand(RequestCoroutine):
         cdef ResponseHead head = exchange.head
         cdef int status = head.status
         cdef bint is_refused
+        cdef bytes body
+        cdef ResultFields result
         if exchange.error is not None:
             raise exchange.error
+        is_refused = self.raise_for_status is True and status >= 400
+        if is_refused or (300 <= status < 400 and self.follows):
+            self.looked_at = self.respond(exchange)
+            self.stage = Stage.LEAVING
+            self.exchange = exchange.waiter = None
+            return self.delegate(self.lane._look_at(self, self.looked_at))
         if not exchange.is_complete and not head.no_body:
             if 0 <= self.drive.max_body < head.content_length:
                 exchange.abandon()
@@ -413,39 +438,54 @@ cdef class Errand(RequestCoroutine):
             if exchange.is_paused:
                 exchange.resume_reading()
             return self.wait(self)
-        is_refused = self.raise_for_status is True and status >= 400
-        if is_refused or (300 <= status < 400 and self.follows):
-            self.looked_at = new_response(
-                self.lane.response_class, exchange, self.prepared, self.lane.resolve_charset, True
-            )
-            self.stage = Stage.LEAVING
-            self.exchange = None
-            return self.delegate(self.lane._look_at(self, self.looked_at))
         if head.has_cookies:
-            self.drive.work.keep_cookies(new_response(
-                self.lane.response_class, exchange, self.prepared, self.lane.resolve_charset, True
-            ))
-        return self._result(head, exchange.take_body())
-
-    cdef object _result(self, ResponseHead head, bytes body):
-        cdef ResultFields result
+            self.drive.work.keep_cookies(self.respond(exchange))
+        body = exchange.take_body()
+        if not exchange.is_complete:
+            # 101: the connection speaks something else from here on.
+            exchange.abandon()
         if head.content_encoding is not None and body and self.drive.decodes:
             body = self.drive.work.decoded(body, head.content_encoding)
+        if not self.is_settled and not self.drive.retrying.is_final(status):
+            return self.again(self.respond(exchange), body, None)
         result = self.drive.new_result(self)
-        result.status = head.status
+        result.status = status
         result.body = body
         result._head = head
         result._url = self.prepared
         return result
+
+    cdef object respond(self, Exchange exchange):
+        return new_response(
+            self.lane.response_class, exchange, self.prepared, self.lane.resolve_charset, True
+        )
+
+    cdef object again(self, object resp, bytes body, object error):
+        """Let the retry policy decide about an answer, or a failure."""
+        self.is_settled = True
+        self.stage = Stage.LEAVING
+        self.looked_at = None
+        return self.leave(
+            self.drive.work.send_again(self, <double> _clock() - self.begun_at, resp, body, error)
+        )
 
     cdef object _finish(self, object collected):
         """The response that Python has got."""
         resp, body = collected
         if resp is self.looked_at and self.drive.decodes:
             body = self.drive.work.decoded_of(resp, body)
+        if not self.is_settled and not self.drive.retrying.is_final(resp.status):
+            return self.again(resp, body, None)
         return self.drive.work.answered(
             self.given, self.index, resp, body, <double> _clock() - self.begun_at
         )
+
+    cdef object _fail(self, object error):
+        """What a request has come to that has failed: its result, or nothing yet."""
+        if not self.is_settled and isinstance(error, Exception):
+            return self.again(None, b"", error)
+        self.state = CoroutineState.RUNNING
+        return self.drive.work.failed(self.given, self.index, error, <double> _clock() - self.begun_at)
 
     cdef int _end(self) except -1:
         cdef Exchange exchange = self.exchange

@@ -154,12 +154,12 @@ class Drive:
         if self._is_closed or self._has_ended or self.under_way >= self._concurrency:
             return False
         self._is_stalled = self.taken - self._given >= 2 * self._concurrency or self._held >= HELD_MAX
-        if not self._is_stalled and self._work.session.closed:
-            self._end(RuntimeError("Session is closed"))
-        return not (self._is_stalled or self._has_ended)
+        return not self._is_stalled
 
     def _end(self, error: BaseException | None) -> None:
         """There are no more requests."""
+        if self._has_ended:
+            return
         self._has_ended = True
         self._error = error
         if not self.under_way:
@@ -168,6 +168,9 @@ class Drive:
     # Requests
 
     def _begin(self, given: Any) -> None:
+        if self._work.session.closed:
+            # The request that was taken gets to know it as well.
+            self._end(RuntimeError("Session is closed"))
         index = self.taken
         self.taken += 1
         self.under_way += 1

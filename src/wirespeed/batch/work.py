@@ -8,7 +8,7 @@ from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
-from aiohttp import ClientResponse, hdrs
+from aiohttp import ClientResponse, InvalidUrlClientError, hdrs
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -22,6 +22,14 @@ if TYPE_CHECKING or NATIVE:
 
 if TYPE_CHECKING:
     from ..policy import Policies
+    from .retrying import Retrying
+
+
+def _retrying(policies: "Policies") -> "Retrying | None":
+    """What the core's driver asks of a retry policy, where there is no other."""
+    from .retrying import Retrying
+
+    return Retrying(policies) if Retrying.fits(policies) else None
 
 
 class _Timer:
@@ -42,8 +50,29 @@ class _Seen:
 
     def __init__(self, session: aiohttp.ClientSession, method: str, url: Any, headers: Any) -> None:
         self.method = method.upper()
-        self.url: URL = session._build_url(url)
+        try:
+            self.url: URL = session._build_url(url)
+        except ValueError as exc:
+            raise InvalidUrlClientError(url) from exc
         self.headers: CIMultiDict[str] = session._prepare_headers(headers)
+
+
+class _Attempts:
+    """Makes attempts at one request, and keeps the body of the last."""
+
+    def __init__(self, work: "Work", method: str, url: Any, options: dict[str, Any]) -> None:
+        self._work = work
+        self._request = method, url, options
+        self.body = b""
+
+    def seen(self) -> Any:
+        method, url, options = self._request
+        return _Seen(self._work.session, method, url, options.get("headers"))
+
+    async def __call__(self, _: Any) -> ClientResponse:
+        method, url, options = self._request
+        resp, self.body = await self._work.collect(self._work.session.request(method, url, **options))
+        return resp
 
 
 class Work:
@@ -58,6 +87,7 @@ class Work:
 
     request_class = Request
     result_class = Result
+    url_class = URL
     arguments = staticmethod(arguments)
 
     def __init__(
@@ -71,6 +101,7 @@ class Work:
         self.options = options
         self.policies = policies
         self.max_body = max_body
+        self.retrying = None if policies is None or not NATIVE else _retrying(policies)
 
     async def perform(self, given: Any, index: int) -> Result:
         """Send a request and read its response. Raises nothing but what ends the task."""
@@ -91,16 +122,35 @@ class Work:
         """
         if self.policies is None:
             return await self.collect(self.session.request(method, url, **options))
-        body = b""
+        attempts = _Attempts(self, method, url, options)
+        resp = await self.policies._perform(attempts.seen(), attempts)
+        return resp, attempts.body
 
-        async def attempt(_: Any) -> ClientResponse:
-            nonlocal body
-            resp, body = await self.collect(self.session.request(method, url, **options))
-            return resp
+    async def send_again(
+        self,
+        asked: Any,
+        elapsed: float,
+        resp: ClientResponse | None,
+        body: bytes,
+        error: BaseException | None,
+    ) -> tuple[ClientResponse, bytes]:
+        """Decide about what the first attempt has come to, and send again while the retry policy has it so.
 
-        seen: Any = _Seen(self.session, method, url, options.get("headers"))
-        resp = await self.policies._perform(seen, attempt)
-        return resp, body
+        Args:
+            asked: the request of the core.
+            elapsed: seconds that the attempt took.
+            resp: its response, which is over, or None.
+            body: of the response.
+            error: why there is none.
+        """
+        try:
+            assert self.retrying is not None
+            attempts = _Attempts(self, asked.method, asked.str_or_url, asked.options)
+            attempts.body = body
+            resp = await self.retrying.go_on(attempts.seen(), elapsed, resp, error, attempts)
+            return resp, attempts.body
+        finally:
+            del error  # its traceback holds this frame
 
     async def collect(self, asking: Awaitable[ClientResponse]) -> tuple[ClientResponse, bytes]:
         """Wait for a response and read its body.

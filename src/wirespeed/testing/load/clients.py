@@ -154,7 +154,7 @@ class SessionClient(Client):
             Kind.MIDDLEWARE: read,
             Kind.POLICIES: read,
             Kind.BATCH: read,
-            Kind.POLICED_BATCH: read,
+            Kind.RETRYING_BATCH: read,
             Kind.DECODE: decode,
             Kind.POST: post,
             Kind.RICH: rich,
@@ -162,9 +162,9 @@ class SessionClient(Client):
 
     def batch(self, requests: int) -> AsyncIterator[Any] | None:
         kind = self.target.workload.kind
-        if not hasattr(self._session, "batch") or kind not in (Kind.BATCH, Kind.POLICED_BATCH):
+        if not hasattr(self._session, "batch") or kind not in (Kind.BATCH, Kind.RETRYING_BATCH):
             return None
-        policies: dict[str, Any] = {} if kind is Kind.BATCH else {"retry": 3, "rate": float(workloads.WIDE)}
+        policies: dict[str, Any] = {} if kind is Kind.BATCH else {"retry": 3}
         urls = itertools.repeat(self.target.request_url, requests)
         results: AsyncIterator[Any] = self._session.batch(
             urls, concurrency=self.target.workload.concurrency, **policies

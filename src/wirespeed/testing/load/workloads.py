@@ -17,7 +17,7 @@ class Kind(enum.Enum):
     MIDDLEWARE = "GET, read(), through one middleware that passes on"
     POLICIES = "GET, read(), through all policies of wirespeed; other clients without any"
     BATCH = "GET, body read, by wirespeed's session.batch; other clients by tasks that take turns"
-    POLICED_BATCH = "the same, with retry and a rate limit that holds nobody up"
+    RETRYING_BATCH = "the same, with wirespeed's retry policy"
     RICH = "GET with params, 2 headers, cookies, timeouts, raise_for_status, json()"
 
 
@@ -64,7 +64,7 @@ class Workload:
     @property
     def is_timed(self) -> bool:
         """Whether each request can be timed alone."""
-        return not self.is_gather and self.kind not in (Kind.BATCH, Kind.POLICED_BATCH)
+        return not self.is_gather and self.kind not in (Kind.BATCH, Kind.RETRYING_BATCH)
 
     @property
     def pool_size(self) -> int:
@@ -144,7 +144,7 @@ _ALL: Final = (
         memory_goal_mb=3_000.0,
     ),
     Workload("batch64", "a batch, 64", Kind.BATCH, requests=50_000, goal=7.0),
-    Workload("batchretry64", "a batch with retry and rate, 64", Kind.POLICED_BATCH, requests=50_000),
+    Workload("batchretry64", "a batch with retry, 64", Kind.RETRYING_BATCH, requests=50_000),
     Workload(
         "batch1m",
         "a batch of 1,000,000",
