@@ -73,7 +73,9 @@ def test_shards_are_small_in_bytes_too(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_requests_come_out_as_they_went_in() -> None:
-    request = Request("POST", URL("http://a/%2F", encoded=True), {"q": ["1"]}, {"X": "y"}, {"j": 1}, None, "id")
+    request = Request(
+        "POST", URL("http://a/%2F", encoded=True), {"q": ["1"]}, {"X": "y"}, {"j": 1}, None, "id"
+    )
     assert unpack((7, pack(Line(7, request)))) == Line(7, request)
     assert unpack((8, pack(Line(8, None, "bad")))) == Line(8, None, "bad")
 
