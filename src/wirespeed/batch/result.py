@@ -180,7 +180,8 @@ class Result(_Fields):
         charset = parse_mimetype(self.headers.get(hdrs.CONTENT_TYPE, "")).parameters.get("charset")
         if charset:
             try:
-                b"".decode(charset)
+                # Nobody looks for the codec of no bytes at all.
+                b"\0\0\0\0".decode(charset, "ignore")
             except (LookupError, ValueError):
                 pass
             else:
