@@ -3,15 +3,13 @@
 import json
 import os
 import re
-import sys
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
 from support.counting import CountingServer, body_of
 
-from .command import Fetch
+from .command import SECONDS, Fetch
 
 
 def urls(server: CountingServer, paths: "list[str]") -> "list[str]":
@@ -26,12 +24,15 @@ def by_line(records: "list[dict[str, Any]]") -> "dict[int, dict[str, Any]]":
 
 # What is written, and what is said
 
+
 def test_every_line_becomes_a_record_and_the_summary_says_so(fetch: Fetch, server: CountingServer) -> None:
     paths = ["/ok/1", "/json/2", "/binary/3", "/latin/4", "/redirect/5"]
     done = fetch(fetch.write("urls.txt", urls(server, paths)), "-o", "out.ndjson")
     assert (done.returncode, done.stderr) == (0, "")
     records = by_line(fetch.records("out.ndjson"))
-    assert {line: record["url"] for line, record in records.items()} == dict(enumerate(urls(server, paths), 1))
+    assert {line: record["url"] for line, record in records.items()} == dict(
+        enumerate(urls(server, paths), 1)
+    )
     assert all(record["status"] == 200 and record["method"] == "GET" for record in records.values())
     assert all(record["attempts"] == 1 and record["elapsed"] > 0 for record in records.values())
     assert not any("error" in record for record in records.values())
@@ -68,14 +69,11 @@ def test_json_is_one_object_for_machines(fetch: Fetch, server: CountingServer) -
     assert found["errors"]["ServerDisconnectedError"] == 1
     assert sum(found["errors"].values()) == 2
     assert set(found["latency"]) >= {"p50", "p90", "p99", "p99.9", "max", "mean"}
-    assert 0 < found["latency"]["p50"] <= found["latency"]["p99.9"] <= found["latency"]["max"] < SECONDS_AT_MOST
+    assert 0 < found["latency"]["p50"] <= found["latency"]["p99.9"] <= found["latency"]["max"] < SECONDS
     assert found["seconds"] > 0
     assert found["requests_per_second"] > 0
     assert found["bytes"] == len("/ok/1/ok/2/status/404/3")
     assert found["output"] == "out.ndjson"
-
-
-SECONDS_AT_MOST = 30
 
 
 def test_standard_streams_are_input_and_output(fetch: Fetch, server: CountingServer) -> None:
@@ -94,7 +92,7 @@ def test_reader_that_leaves_ends_it_without_a_traceback(fetch: Fetch, server: Co
     assert process.stdout.read(10)
     process.stdout.close()
     process.stdout = None
-    _, err = process.communicate(timeout=SECONDS_AT_MOST)
+    _, err = process.communicate(timeout=SECONDS)
     assert process.returncode != 0
     assert "Traceback" not in err
     assert "Exception ignored" not in err
@@ -124,7 +122,7 @@ def test_bar_is_drawn_on_a_terminal_and_gone_at_the_end(fetch: Fetch, server: Co
         pass  # how Linux says that nobody has the other end any more
     finally:
         os.close(ours)
-    out, _ = process.communicate(timeout=SECONDS_AT_MOST)
+    out, _ = process.communicate(timeout=SECONDS)
     assert process.returncode == 0
     text = re.sub(rb"\x1b\[[0-9;?]*[A-Za-z]", b"", seen).decode()
     assert re.search(r"\b(3|6|9)/12 +[\d.]+/s +0 failed +\d+ bytes +[\d.]+ s left", text), text
@@ -133,6 +131,7 @@ def test_bar_is_drawn_on_a_terminal_and_gone_at_the_end(fetch: Fetch, server: Co
 
 
 # What is sent
+
 
 def test_lines_of_json_are_whole_requests(fetch: Fetch, server: CountingServer) -> None:
     lines = [
@@ -157,7 +156,12 @@ def test_lines_of_json_are_whole_requests(fetch: Fetch, server: CountingServer) 
     assert json.loads(asked["/b"].body) == {"k": [1, None]}
     assert asked["/c"].body == "é".encode()
     records = by_line(fetch.records("out.ndjson"))
-    assert {line: record.get("id") for line, record in records.items()} == {2: "first", 3: 2, 5: None, 6: None}
+    assert {line: record.get("id") for line, record in records.items()} == {
+        2: "first",
+        3: 2,
+        5: None,
+        6: None,
+    }
 
 
 def test_concurrency_and_per_host_bound_what_is_under_way(fetch: Fetch, server: CountingServer) -> None:
@@ -167,7 +171,9 @@ def test_concurrency_and_per_host_bound_what_is_under_way(fetch: Fetch, server: 
     assert server.peak[""] == 7
     server.clear()
     there = [f"http://localhost:{server.port}{path}" for path in paths]
-    both = fetch.write("both.txt", [url for pair in zip(urls(server, paths), there, strict=True) for url in pair])
+    both = fetch.write(
+        "both.txt", [url for pair in zip(urls(server, paths), there, strict=True) for url in pair]
+    )
     assert fetch(both, "-o", "b.ndjson", "--concurrency", 20, "--per-host", 3).returncode == 0
     assert server.peak[f"127.0.0.1:{server.port}"] == server.peak[f"localhost:{server.port}"] == 3
 
@@ -226,7 +232,9 @@ def test_directory_of_bodies_has_an_index(fetch: Fetch, server: CountingServer) 
     assert bodies[4] == b"/status/404/4"
     assert records[1]["body_file"].endswith(".json")
     names = {record["body_file"] for record in records.values()}
-    assert names | {"index.ndjson"} == {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert names | {"index.ndjson"} == {
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
+    }
     assert fetch.left() == {"in.ndjson", "bodies"}
     assert records[1]["id"] == "../../escape"
 
@@ -290,8 +298,8 @@ def test_bad_options_are_named_and_the_exit_code_is_2(fetch: Fetch, server: Coun
 def test_bad_lines_are_named_and_the_rest_goes_on(fetch: Fetch, server: CountingServer) -> None:
     good = [f"{server.url}/ok/{n}" for n in range(3)]
     lines = [
-        good[0], "ftp://host/file", "no url at all", '{"url": "http://h", "methd": "GET"}', '{"url": ', good[1],
-        "http://", '{"url": 5}', "[1, 2]",
+        good[0], "ftp://host/file", "no url at all", '{"url": "http://h", "methd": "GET"}', '{"url": ',
+        good[1], "http://", '{"url": 5}', "[1, 2]",
     ]  # fmt: skip
     here = fetch.folder / "in.txt"
     here.write_bytes("\n".join(lines).encode() + b"\n\xff\xfe\n" + good[2].encode())
@@ -337,8 +345,9 @@ def test_help_names_every_option(fetch: Fetch) -> None:
     done = fetch("--help")
     assert done.returncode == 0
     for option in (
-        "--output", "--concurrency", "--rate", "--retries", "--timeout", "--max-body", "--per-host", "--header",
-        "--method", "--dedup", "--ordered", "--resume", "--json", "--quiet", "--workers", "--dask",
+        "--output", "--concurrency", "--rate", "--retries", "--timeout", "--max-body", "--per-host",
+        "--header", "--method", "--dedup", "--ordered", "--resume", "--json", "--quiet",
+        "--workers", "--dask",
     ):  # fmt: skip
         assert option in done.stdout
     assert "Exit code" in done.stdout

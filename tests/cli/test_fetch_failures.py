@@ -9,6 +9,7 @@ from support.counting import CountingServer
 from .command import MAIN, Fetch
 from .test_fetch_kills import results, written
 
+PROC = pytest.mark.skipif(not os.path.isdir("/proc"), reason="there is no /proc")
 LIMITED = """
 import resource, signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -34,7 +35,8 @@ os.replace = full
         "missing/out.parquet",
         "",
         pytest.param(
-            "/proc/out.ndjson", marks=pytest.mark.skipif(not os.path.isdir("/proc"), reason="there is no /proc")
+            "/proc/out.ndjson",
+            marks=pytest.mark.skipif(not os.path.isdir("/proc"), reason="there is no /proc"),
         ),
         pytest.param(
             "/proc/bodies/", marks=pytest.mark.skipif(not os.path.isdir("/proc"), reason="there is no /proc")
@@ -53,7 +55,9 @@ def test_unwritable_output_is_said_before_anything_is_sent(
     assert fetch.left() == {"urls.txt"}
 
 
-@pytest.mark.parametrize(("given", "why"), [("missing.txt", "No such file"), (".", "directory"), ("urls.txt/x", "")])
+@pytest.mark.parametrize(
+    ("given", "why"), [("missing.txt", "No such file"), (".", "directory"), ("urls.txt/x", "")]
+)
 def test_unreadable_input_is_said(fetch: Fetch, server: CountingServer, given: str, why: str) -> None:
     fetch.write("urls.txt", [])
     done = fetch(given, "-o", "out.ndjson")

@@ -1,7 +1,6 @@
-"""`wirespeed fetch`, killed and interrupted: nothing is lost, nothing comes twice, nothing written is asked again."""
+"""`wirespeed fetch`, killed and interrupted: nothing is lost, nothing twice, nothing written asked again."""
 
 import json
-import os
 import random
 import re
 import shlex
@@ -54,7 +53,9 @@ def body_in(path: Path, row: "dict[str, Any]") -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("output", "seed"), [("out.ndjson", 1), ("out.parquet", 2), ("bodies/", 3)], ids=["ndjson", "parquet", "folder"]
+    ("output", "seed"),
+    [("out.ndjson", 1), ("out.parquet", 2), ("bodies/", 3)],
+    ids=["ndjson", "parquet", "folder"],
 )
 def test_killed_at_random_and_resumed_has_every_line_once(
     fetch: Fetch, server: CountingServer, output: str, seed: int
@@ -186,7 +187,10 @@ def test_sigterm_is_as_good_as_an_interrupt(fetch: Fetch, server: CountingServer
     assert process.returncode == 1, err
     found = json.loads(out)
     assert (found["done"], found["complete"]) == (len(server.log), False)
-    assert shlex.split(found["resume"])[-5:] == ["--concurrency", "10", "--json"][-5:] or "--resume" in found["resume"]
+    assert (
+        shlex.split(found["resume"])[-5:] == ["--concurrency", "10", "--json"][-5:]
+        or "--resume" in found["resume"]
+    )
 
 
 def test_frozen_process_keeps_others_off(fetch: Fetch, server: CountingServer) -> None:

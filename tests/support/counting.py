@@ -53,9 +53,9 @@ class Reply:
 class CountingServer:
     """A server on the loopback interface, as a context manager.
 
-    What it answers is in the path: `/ok/N`, `/status/CODE/N`, `/slow/SECONDS/N`, `/size/BYTES/N`, `/redirect/N`,
+    What it answers is in the path: `/status/CODE/N`, `/slow/SECONDS/N`, `/size/BYTES/N`, `/redirect/N`,
     `/flaky/TIMES/N` (503 that many times, then 200), `/drop/N` (the connection is closed), `/binary/N` (bytes
-    that are no UTF-8), `/latin/N`, `/json/N`. Every other path is answered by itself.
+    that are no UTF-8), `/latin/N`, `/json/N`. Every other path, such as `/ok/N`, is answered by itself.
 
     Attributes:
         log: the requests in the order of their arrival.

@@ -4,6 +4,7 @@ What is sent and written is the business of `jobs`, or of `cluster` where there 
 the options, the signals, what is shown meanwhile and at the end, and the exit code.
 """
 
+import importlib.util
 import json
 import multiprocessing
 import os
@@ -12,19 +13,16 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Any, Final
 
 import typer
 from rich.console import Console
 
+from ..jobs import Job, JobError, Report, Settings, run
 from . import options, summary
 from .bar import Bar
 from .report import COULD_NOT_RUN
-
-if TYPE_CHECKING:
-    from ..jobs import Job, Report
 
 SOME_FAILED: Final = 1
 """Exit code when a request has failed, or when it was interrupted; what was written stays."""
@@ -34,10 +32,146 @@ _PLAIN_WIDTH: Final = 120
 """Columns of the tables where there is no terminal to ask."""
 _STOPPING: Final = "finishing what is under way; Ctrl-C again ends at once"
 
-_REQUESTS: Final = "Requests"
-_TRAFFIC: Final = "Traffic"
-_OUTPUT: Final = "Output"
-_SCALE: Final = "Scale out"
+
+def fetch(
+    source: options.Input,
+    output: options.Output,
+    method: options.Method = "GET",
+    header: options.Header = None,
+    dedup: options.Dedup = False,
+    concurrency: options.Concurrency = Settings.concurrency,
+    per_host: options.PerHost = Settings.per_host,
+    rate: options.Rate = Settings.rate,
+    retries: options.Retries = Settings.retries,
+    timeout: options.Timeout = Settings.timeout,
+    max_body: options.MaxBody = "64MiB",
+    ordered: options.Ordered = False,
+    resume: options.Resume = False,
+    as_json: options.AsJson = False,
+    quiet: options.Quiet = False,
+    workers: options.Workers = None,
+    dask: options.Dask = None,
+) -> None:
+    """Send the requests of a file and write what comes back, however many there are.
+
+    [bold]wirespeed fetch urls.txt -o out.ndjson --rate 500 --retries 3[/bold]
+
+    Ctrl-C finishes what is under way. After it, or after a crash, [bold]--resume[/bold]
+    goes on: nothing is lost, and nothing that was written is sent again.
+
+    Exit code: 0 when all went well, 1 when a request failed or the job was
+    interrupted, 2 when it could not run.
+    """
+    if workers is not None and dask is not None:
+        raise typer.BadParameter("--workers are processes of this machine; Dask has its own workers")
+    show = _Show(output, as_json=as_json, is_quiet=quiet)
+    try:
+        with options.naming("--header"):
+            fields = options.headers(header or [])
+        with options.naming("--max-body"):
+            bound = options.size(max_body)
+        settings = Settings(concurrency, rate, retries, timeout, bound, per_host, fields, method)
+        job = Job(source, output, settings, dedup, ordered, resume)
+        code = show.report(_run(job, show, workers, dask))
+    except JobError as exc:
+        code = show.failure(exc)
+    raise typer.Exit(code)
+
+
+def _run(job: Job, show: "_Show", workers: int | None, dask: str | None) -> Report:
+    if importlib.util.find_spec("hdrh") is None:
+        raise JobError("it needs hdrhistogram", "pip install 'wirespeed[cli]'")
+    with show.bar as bar, Ending(show) as ending:
+        if dask is None and (workers or 1) == 1:
+            return run(job, on_progress=bar.show, stop=ending)
+        # Not before it is wanted: most jobs run in this process.
+        from .. import cluster
+
+        return cluster.run(job, workers=workers, dask=dask, on_progress=bar.show, stop=ending)
+
+
+class _Show:
+    """What is said, and where: a bar and messages on standard error, the summary on standard output.
+
+    With the records on standard output, all else is on standard error.
+
+    Args:
+        output: of the job.
+        as_json: the summary, or what went wrong, is one JSON object, alone on its stream.
+        is_quiet: no bar and no tables.
+    """
+
+    def __init__(self, output: str, *, as_json: bool, is_quiet: bool) -> None:
+        self._is_streamed = output == STREAM
+        self._as_json = as_json
+        self._is_quiet = is_quiet
+        self._err = _console(stderr=True)
+        self._out = self._err if self._is_streamed else _console(stderr=False)
+        self.bar = Bar(self._err, is_wanted=not is_quiet)
+
+    @property
+    def has_messages(self) -> bool:
+        """Whether there may be anything but a JSON object on standard error."""
+        return not (self._as_json and self._is_streamed)
+
+    def report(self, report: Report) -> int:
+        """Show what became of the job; returns the exit code."""
+        document = report.summary.as_dict()
+        document |= {"output": report.output, "complete": report.is_complete}
+        document["resume"] = None if report.is_complete or self._is_streamed else go_on()
+        try:
+            self._show(report, document)
+            self._out.file.flush()
+        except OSError as exc:
+            # The work is done all the same.
+            self._say(f"the summary could not be shown: {exc}")
+            _drop(self._out)
+        return 0 if report.is_complete and not report.summary.failed else SOME_FAILED
+
+    def _show(self, report: Report, document: dict[str, Any]) -> None:
+        if self._as_json:
+            self._print_json(document)
+            return
+        bad = report.summary.bad_lines
+        for number, error in bad:
+            self._say(f"line {number}: {error}")
+        if (more := report.summary.bad - len(bad)) > 0:
+            self._say(f"{more:,} more lines are no requests; the output says why")
+        if not self._is_quiet:
+            summary.show(document, self._out)
+        if document["resume"] is not None:
+            self._say(f"interrupted; go on with: {document['resume']}")
+
+    def failure(self, error: JobError) -> int:
+        """Show why the job could not run, or not to its end; returns the exit code."""
+        if isinstance(error.__cause__, BrokenPipeError):
+            # Who reads our records has left: that is their way to say enough.
+            return SOME_FAILED
+        if self._as_json:
+            self._print_json({"error": error.message, "hint": error.hint})
+        if self.has_messages:
+            self._say(str(error))
+        return COULD_NOT_RUN
+
+    def _print_json(self, document: dict[str, Any]) -> None:
+        self._out.file.write(json.dumps(document) + "\n")
+
+    def _say(self, text: str) -> None:
+        self._err.print(f"wirespeed fetch: {text}", markup=False, soft_wrap=True)
+
+
+def _console(*, stderr: bool) -> Console:
+    console = Console(stderr=stderr, highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, _PLAIN_WIDTH)
+    return console
+
+
+def _drop(console: Console) -> None:
+    """Let a stream's last words go nowhere: Python would try once more at its end, and complain."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, console.file.fileno())
+    os.close(null)
 
 
 class Ending:
@@ -47,11 +181,11 @@ class Ending:
     whatever it waits for, it does not wait; what is written is written, and the job can be resumed.
 
     Args:
-        bar: told at the first signal.
+        show: what is said of it.
     """
 
-    def __init__(self, bar: Bar) -> None:
-        self._bar = bar
+    def __init__(self, show: _Show) -> None:
+        self._show = show
         self._wanted = threading.Event()
         self._before: dict[int, Any] = {}
 
@@ -76,15 +210,19 @@ class Ending:
         # No stream of Python's here: what was interrupted may be writing to it.
         if not self.is_set():
             self._wanted.set()
-            if not self._bar.say(_STOPPING):
-                os.write(2, f"wirespeed fetch: {_STOPPING}\n".encode())
+            if not self._show.bar.say(_STOPPING):
+                self._write(_STOPPING)
             return
-        self._bar.abandon()
-        os.write(2, f"wirespeed fetch: ended; go on with: {go_on()}\n".encode())
+        self._show.bar.abandon()
+        self._write(f"ended; go on with: {go_on()}")
         # Workers are ours, and would wait for somebody who is gone.
         for child in multiprocessing.active_children():
             child.kill()
         os._exit(SOME_FAILED)
+
+    def _write(self, text: str) -> None:
+        if self._show.has_messages:
+            os.write(2, f"wirespeed fetch: {text}\n".encode())
 
 
 def go_on() -> str:
@@ -96,111 +234,3 @@ def go_on() -> str:
     at = arguments.index("fetch") + 1 if "fetch" in arguments else 0
     command = [*program, *arguments[:at], "--resume", *arguments[at:]]
     return subprocess.list2cmdline(command) if os.name == "nt" else shlex.join(command)
-
-
-def fetch(
-    source: Annotated[
-        str,
-        typer.Argument(
-            metavar="INPUT",
-            help="A file with a URL on each line, or a JSON object with url, and method, params, headers, json, "
-            f"data, id where wanted; {STREAM} for standard input.",
-            show_default=False,
-        ),
-    ],
-    output: Annotated[
-        str,
-        typer.Option(
-            "--output",
-            "-o",
-            help=f"A file of NDJSON; a file .parquet; a folder, with a slash at its end, for the bodies; or {STREAM}, "
-            "NDJSON on standard output, which cannot be resumed.",
-            rich_help_panel=_OUTPUT,
-            show_default=False,
-        ),
-    ],
-    method: Annotated[
-        str,
-        typer.Option(
-            callback=options.method, help="Of requests that have none of their own.", rich_help_panel=_REQUESTS
-        ),
-    ] = "GET",
-    header: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="'NAME: VALUE'",
-            help="A header field of all requests that have none of that name; may be repeated.",
-            rich_help_panel=_REQUESTS,
-        ),
-    ] = None,
-    dedup: Annotated[
-        bool, typer.Option("--dedup", help="Send the same request once.", rich_help_panel=_REQUESTS)
-    ] = False,
-    concurrency: Annotated[
-        int, typer.Option(min=1, help="Requests under way at a time.", rich_help_panel=_TRAFFIC)
-    ] = 100,
-    per_host: Annotated[
-        int, typer.Option(min=0, help="The same for one host; 0 for no bound.", rich_help_panel=_TRAFFIC)
-    ] = 0,
-    rate: Annotated[
-        float | None,
-        typer.Option(
-            callback=options.positive,
-            metavar="NUMBER",
-            help="Requests per second, in all; no bound if left out.",
-            rich_help_panel=_TRAFFIC,
-        ),
-    ] = None,
-    retries: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            help="How often a request is sent again when it fails in a way that may pass.",
-            rich_help_panel=_TRAFFIC,
-        ),
-    ] = 0,
-    timeout: Annotated[
-        float,
-        typer.Option(
-            callback=options.positive,
-            metavar="SECONDS",
-            help="For one request and its body.",
-            rich_help_panel=_TRAFFIC,
-        ),
-    ] = 60.0,
-    max_body: Annotated[
-        str,
-        typer.Option(
-            metavar="SIZE",
-            help=f"A body may be this long, decoded: bytes, 500KB, 10MB, 1GiB or {options.ANY}.",
-            rich_help_panel=_TRAFFIC,
-        ),
-    ] = "64MiB",
-    ordered: Annotated[
-        bool, typer.Option("--ordered", help="Write in the order of the input.", rich_help_panel=_OUTPUT)
-    ] = False,
-    resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Go on where an earlier run ended, however it did.", rich_help_panel=_OUTPUT),
-    ] = False,
-    as_json: Annotated[
-        bool,
-        typer.Option("--json", help="Print the summary as one JSON object.", rich_help_panel=_OUTPUT),
-    ] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="No bar, no tables.", rich_help_panel=_OUTPUT)
-    ] = False,
-    workers: Annotated[
-        int | None,
-        typer.Option(min=1, help="Processes to share the work.", rich_help_panel=_SCALE, show_default=False),
-    ] = None,
-    dask: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS",
-            help="A Dask scheduler whose workers share the work, such as tcp://10.0.0.1:8786.",
-            rich_help_panel=_SCALE,
-        ),
-    ] = None,
-) -> None:
-    pass

@@ -43,7 +43,7 @@ def tables(document: Mapping[str, Any]) -> Iterator[Table]:
             shown.add_row(name, f"{number:,}")
         yield shown
     latency = document["latency"]
-    if latency and latency.get("max") is not None:
+    if latency["max"]:
         shown = Table(box=box.SIMPLE_HEAD)
         shown.add_column("latency")
         for name in _QUANTILES:
