@@ -74,6 +74,7 @@ _ALL: Final = (
     Scenario("traced", "traced"),
     Scenario("middleware", "middleware"),
     Scenario("policies", "policies"),
+    Scenario("batch", "batch"),
     Scenario("body100k", "body100k", pattern(100_000), "application/octet-stream"),
 )
 SCENARIOS: Final = {scenario.name: scenario for scenario in _ALL}
@@ -131,13 +132,20 @@ class Exchanges:
         return rounds * IN_FLIGHT
 
     async def _run(self, rounds: int) -> None:
+        batch = None if self._client is None else self._client.batch(rounds * IN_FLIGHT)
+        if batch is not None:
+            async for result in batch:
+                self._expect(len(result.body))
+            return
         await asyncio.gather(*[self._repeat(call, rounds) for call in self._calls])
 
     async def _repeat(self, call: Call, rounds: int) -> None:
-        expected = self.workload.expected
         for _ in range(rounds):
-            if (got := await call()) != expected:
-                raise RuntimeError(f"{self.scenario.name}: expected {expected}, got {got}")
+            self._expect(await call())
+
+    def _expect(self, got: int) -> None:
+        if got != self.workload.expected:
+            raise RuntimeError(f"{self.scenario.name}: expected {self.workload.expected}, got {got}")
 
     def _check(self) -> None:
         if self._client is None:

@@ -22,6 +22,7 @@ def _core_is_importable() -> bool:
             coroutine,
             deadlines,
             dial,
+            drive,
             exchange,
             figures,
             flow,

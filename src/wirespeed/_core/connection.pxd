@@ -101,7 +101,7 @@ cdef class Connection(Flow):
 
     # Request out
     cdef Exchange _send(self, bytes data, ExchangeSettings settings, bint skip_body, double total_at,
-                        double read_timeout, bint has_upload, bint is_unclean)
+                        double read_timeout, bint has_upload, bint is_unclean, object waiter)
     cdef int _count_out(self, Py_ssize_t size) except -1
 
     # Response in

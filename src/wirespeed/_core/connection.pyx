@@ -273,10 +273,10 @@ cdef class Connection(Flow):
             ConnectionResetError: the connection was lost after it was reserved; nothing was sent.
             RuntimeError: the connection is not reserved.
         """
-        return self._send(data, settings, skip_body, total_at, read_timeout, has_upload, is_unclean)
+        return self._send(data, settings, skip_body, total_at, read_timeout, has_upload, is_unclean, None)
 
     cdef Exchange _send(self, bytes data, ExchangeSettings settings, bint skip_body, double total_at,
-                        double read_timeout, bint has_upload, bint is_unclean):
+                        double read_timeout, bint has_upload, bint is_unclean, object waiter):
         cdef Exchange exchange = Exchange.__new__(Exchange)
         if self.state == ConnectionState.CLOSED:
             raise ConnectionResetError("Cannot write to closing transport")
@@ -286,7 +286,7 @@ cdef class Connection(Flow):
         exchange.settings = settings
         exchange.loop = self.loop
         exchange.skip_body = skip_body
-        exchange.waiter = self._create_future()
+        exchange.waiter = self._create_future() if waiter is None else waiter
         self.exchange = exchange
         self.requests += 1
         self._figures.counts.requests += 1

@@ -45,6 +45,7 @@ cpdef enum Failure:
     BAD_UPLOAD              # the request body could not be sent
     LET_GO                  # the caller released or closed it
     OWNER_CLOSED            # the pool was closed
+    BODY_TOO_LARGE          # more than max_body
 
 
 cdef class ReadGate:
@@ -61,6 +62,7 @@ cdef class ExchangeSettings:
     cdef readonly Py_ssize_t max_field_size
     cdef readonly Py_ssize_t max_headers
     cdef readonly Py_ssize_t high_water     # bytes of body kept for a reader that has not come yet
+    cdef readonly Py_ssize_t max_body       # bytes of a body, as on the wire; -1: any number
     cdef readonly object make_sink          # decoder of a compressed body, or None: leave it compressed
     cdef readonly object translate          # (exchange, Failure, exception, raw head) -> exception
 

@@ -39,6 +39,7 @@ class Failure(enum.IntEnum):
     BAD_UPLOAD = 5
     LET_GO = 6
     OWNER_CLOSED = 7
+    BODY_TOO_LARGE = 8
 
 class ReadGate: ...
 
@@ -48,6 +49,7 @@ class ExchangeSettings:
     max_field_size: int
     max_headers: int
     high_water: int
+    max_body: int
     make_sink: Callable[[Exchange], Any] | None
     translate: Callable[[Exchange, int, BaseException | None, list[bytes] | None], BaseException]
     def __init__(
@@ -59,6 +61,7 @@ class ExchangeSettings:
         high_water: int,
         make_sink: Callable[[Exchange], Any] | None,
         translate: Callable[[Exchange, int, BaseException | None, list[bytes] | None], BaseException],
+        max_body: int | None = None,
     ) -> None: ...
 
 @final

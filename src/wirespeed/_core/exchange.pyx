@@ -65,16 +65,18 @@ cdef class ExchangeSettings:
         high_water: bytes of body that are kept before reading from the socket pauses.
         make_sink: called with the exchange when a response has a Content-Encoding; returns an
             object with StreamReader's feeding methods, or None. None: never decode.
+        max_body: bytes of a body, beyond which the exchange fails; None for any number.
         translate: called with the exchange, a Failure, an exception or None, and what was read
             of an unfinished head; returns the exception that the caller gets.
     """
 
     def __init__(self, *, Py_ssize_t max_line_size, Py_ssize_t max_field_size,
-                 Py_ssize_t max_headers, Py_ssize_t high_water, make_sink, translate):
+                 Py_ssize_t max_headers, Py_ssize_t high_water, make_sink, translate, max_body=None):
         self.max_line_size = max_line_size
         self.max_field_size = max_field_size
         self.max_headers = max_headers
         self.high_water = high_water
+        self.max_body = -1 if max_body is None else max_body
         self.make_sink = make_sink
         self.translate = translate
 
@@ -106,6 +108,8 @@ cdef class Exchange(Deadline):
 
     cdef int _on_body(self, list parts, Py_ssize_t size) except -1:
         self.body_size = size
+        if 0 <= self.settings.max_body < size:
+            return self._fail(Failure.BODY_TOO_LARGE, None, None)
         if self.sink is not None:
             return self._push(parts)
         if self.parts is None:
@@ -505,7 +509,7 @@ cdef class Exchange(Deadline):
         return self._arm()
 
 
-cdef CloseReason[8] _CLOSES
+cdef CloseReason[9] _CLOSES
 _CLOSES[:] = [
     CloseReason.MALFORMED,
     CloseReason.LOST,
@@ -515,4 +519,5 @@ _CLOSES[:] = [
     CloseReason.UPLOAD_UNFINISHED,
     CloseReason.ABANDONED,
     CloseReason.POOL_CLOSED,
+    CloseReason.ABANDONED,
 ]

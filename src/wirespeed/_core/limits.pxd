@@ -54,6 +54,9 @@ cdef enum:
     INLINE_BODY_MAX = 65536
     # Hosts without connections whose figures are kept: a crawler meets millions.
     HOSTS_REMEMBERED = 1024
+    # Bytes of bodies that wait for the consumer of a batch, from which on no request is begun; portable.py
+    # has the same.
+    HELD_MAX = 67108864
 
 
 cdef inline double margin_of(double seconds) noexcept:

@@ -3,7 +3,7 @@
 from wirespeed._core.connection cimport Connection
 from wirespeed._core.coroutine cimport NativeCoroutine
 from wirespeed._core.dial cimport Dial
-from wirespeed._core.exchange cimport Exchange
+from wirespeed._core.exchange cimport Exchange, ExchangeSettings
 from wirespeed._core.hosts cimport Host, Waiter
 from wirespeed._core.lane cimport Lane, Prepared, Times
 from wirespeed._core.pool cimport Pool
@@ -46,6 +46,11 @@ cdef class RequestCoroutine(NativeCoroutine):
     cdef object _dial(self, Host host, bint has_slot)
     cdef object _on_raced(self, Connection conn)
     cdef object _send(self, Connection conn)
+    cdef object _waiter(self)
+    cdef ExchangeSettings _settings(self)
     cdef object _answer(self)
     cdef object _recover(self, object exc)
     cdef object _finish(self, object resp)
+
+
+cdef Lane own_lane(object session)

@@ -165,8 +165,8 @@ cdef class RequestCoroutine(NativeCoroutine):
         cdef Exchange exchange
         try:
             exchange = self.exchange = conn._send(
-                prepared.data, self.lane.settings, prepared.skip_body, self.total_at, self.times.sock_read,
-                False, prepared.is_unclean,
+                prepared.data, self._settings(), prepared.skip_body, self.total_at, self.times.sock_read,
+                False, prepared.is_unclean, self._waiter(),
             )
         except BaseException as exc:
             conn.close()
@@ -180,6 +180,13 @@ cdef class RequestCoroutine(NativeCoroutine):
             # Answered on the spot, by a mock.
             return self._on_done()
         return self.wait(exchange.waiter)
+
+    cdef object _waiter(self):
+        """What the exchange wakes when its head has come; None for a future."""
+        return None
+
+    cdef ExchangeSettings _settings(self):
+        return self.lane.settings
 
     cdef object _on_done(self):
         cdef Waiter waiter = self.waiter
@@ -331,16 +338,21 @@ def serve(base, own_request, Watch watch not None, is_patched, tracking, known):
     _tracking, _known = tracking, known
 
 
-cdef RequestCoroutine _ask(object session, object method, object url, dict options):
-    """Make the request, unless somebody overrides or patches what it would go through."""
-    cdef RequestCoroutine asked
+cdef Lane own_lane(object session):
+    """The lane of a session; None where somebody overrides or patches what requests would go through."""
     request = session._request
     if (
         type(request) is not MethodType or request.__func__ is not _own_request
         or _tracking.sessions is not None or (not _watch.is_unchanged() and _is_patched())
     ):
         return None
-    lane = session._lane
+    return session._lane
+
+
+cdef RequestCoroutine _ask(object session, object method, object url, dict options):
+    """Make the request, unless it has to go through what somebody overrides or patches."""
+    cdef RequestCoroutine asked
+    cdef Lane lane = own_lane(session)
     if lane is None:
         return None
     for name in options:

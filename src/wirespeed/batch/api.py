@@ -1,7 +1,7 @@
 """The batch as the user has it: arguments, iteration, progress, and its end."""
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterable, Callable, Iterable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -10,11 +10,16 @@ import aiohttp
 from aiohttp import ClientTimeout
 from aiohttp.helpers import sentinel
 
-from .portable import Drive
+from .._switch import NATIVE
 from .request import Given
 from .result import Result
 from .source import Source
 from .work import Work
+
+if TYPE_CHECKING or not NATIVE:
+    from .portable import Drive, Results
+else:
+    from .._core.drive import Drive, Results
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -50,7 +55,7 @@ class Progress:
 OnProgress = Callable[[Progress], object]
 
 
-class Batch(AsyncIterator[Result]):
+class Batch(Results):
     """The results of very many requests, as they come; made by `session.batch`, see there.
 
     Iterate it by `async for`. It ends with the last result; sooner by `aclose()`, at the end of `async with`,
@@ -81,27 +86,13 @@ class Batch(AsyncIterator[Result]):
         options = {} if timeout is sentinel else {"timeout": timeout}
         self._source = Source(requests)
         work = Work(session, options, _policies(retry, rate), max_body)
-        self._drive = Drive(self._source, work, concurrency, ordered)
-        self._meter = None if on_progress is None else _Meter(self._drive, self._source.total, on_progress)
-
-    def __aiter__(self) -> "Self":
-        return self
-
-    def __anext__(self) -> Coroutine[Any, Any, Result]:
-        """Wait for the next result.
-
-        Raises, when awaited:
-            StopAsyncIteration: there are no more.
-            RuntimeError: another coroutine waits already, or the session was closed meanwhile.
-            What the input has raised, after the results of all that came before.
-        """
-        if self._meter is not None:
-            return self._meter.next()
-        return self._drive.next()
+        self._requests = Drive(self._source, work, concurrency, ordered)
+        self._meter = None if on_progress is None else _Meter(self._requests, self._source.total, on_progress)
+        self._drive = self._meter or self._requests
 
     def progress(self) -> Progress:
         """How far the batch is."""
-        return _progress(self._drive, self._source.total)
+        return _progress(self._requests, self._source.total)
 
     async def aclose(self) -> None:
         """Drop what is under way and wait until it is gone. Safe to call twice."""
@@ -120,10 +111,10 @@ class Batch(AsyncIterator[Result]):
     def _end(self) -> "list[asyncio.Task[Any]]":
         if self._meter is not None:
             self._meter.stop()
-        return self._drive.close()
+        return self._requests.close()
 
     def __del__(self) -> None:
-        drive = vars(self).get("_drive")
+        drive = vars(self).get("_requests")
         if drive is None or drive.is_over or drive.loop.is_closed():
             return
         if asyncio._get_running_loop() is drive.loop:

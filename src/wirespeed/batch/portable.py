@@ -5,16 +5,26 @@ It has the methods and the behaviour of the core's (`_core/drive.pyx`); one test
 
 import asyncio
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Awaitable, Coroutine
 from functools import partial
 from typing import Any
 
 from .result import Result
 from .source import PENDING, Source
-from .work import Work, result_of
+from .work import Work
 
 HELD_MAX = 64 * 2**20
-"""Bytes of bodies that wait for the consumer, from which on no request is begun."""
+"""Bytes of bodies that wait for the consumer, from which on no request is begun; limits.pxd has the same."""
+
+
+class Results(AsyncIterator[Result]):
+    """What iterates a batch; the class of the user's is derived from it."""
+
+    _drive: Any
+
+    def __anext__(self) -> Awaitable[Result]:
+        """Wait for the next result."""
+        return self._drive.next()  # type: ignore[no-any-return]
 
 
 class Drive:
@@ -144,9 +154,7 @@ class Drive:
         if self._is_closed or self._has_ended or self.under_way >= self._concurrency:
             return False
         self._is_stalled = self.taken - self._given >= 2 * self._concurrency or self._held >= HELD_MAX
-        if not self._is_stalled and self._work.session.closed:
-            self._end(RuntimeError("Session is closed"))
-        return not (self._is_stalled or self._has_ended)
+        return not self._is_stalled
 
     def _end(self, error: BaseException | None) -> None:
         """There are no more requests."""
@@ -158,6 +166,9 @@ class Drive:
     # Requests
 
     def _begin(self, given: Any) -> None:
+        if self._work.session.closed:
+            # The request that was taken gets to know it as well.
+            self._end(RuntimeError("Session is closed"))
         index = self.taken
         self.taken += 1
         self.under_way += 1
@@ -167,9 +178,13 @@ class Drive:
 
     def _on_done(self, given: Any, index: int, task: "asyncio.Task[Result]") -> None:
         self._tasks.discard(task)
-        result = result_of(given, index, task)
-        if not self._is_closed:
-            self._finish(result)
+        if self._is_closed:
+            return
+        if task.cancelled():
+            # By somebody else, such as a middleware.
+            self._finish(self._work.failed(given, index, asyncio.CancelledError(), 0.0))
+        else:
+            self._finish(task.result())
 
     def _finish(self, result: Result) -> None:
         """Hand over a result, and begin the next request."""

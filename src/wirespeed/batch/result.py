@@ -2,14 +2,41 @@
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import ClientPayloadError, hdrs
 from aiohttp.helpers import parse_mimetype
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
+from .._switch import NATIVE
 from .request import Request, described
+
+if TYPE_CHECKING:
+    from ..policy import Outcome
+
+if TYPE_CHECKING or not NATIVE:
+
+    class _Fields:
+        """What a result is made of; `_given`, and `_headers` and `_url` where they are made already."""
+
+        __slots__ = (
+            "_given", "_head", "_headers", "_url", "attempts", "body", "elapsed", "error", "index", "status",
+        )  # fmt: skip
+
+        _given: Any
+        _head: Any
+        _headers: CIMultiDictProxy[str] | None
+        _url: Any
+        index: int
+        status: int | None
+        body: bytes
+        error: BaseException | None
+        attempts: int
+        elapsed: float
+
+else:
+    from .._core.drive import ResultFields as _Fields
 
 _NO_HEADERS: CIMultiDictProxy[str] = CIMultiDictProxy(CIMultiDict())
 
@@ -19,7 +46,14 @@ class BodyTooLarge(ClientPayloadError):
 
     Attributes:
         limit: bytes that it may have.
+        outcome: for policies: it would be as long another time.
     """
+
+    @property
+    def outcome(self) -> "Outcome":
+        from ..policy import Outcome
+
+        return Outcome.CLIENT_FAULT
 
     def __init__(self, limit: int) -> None:
         super().__init__(limit)
@@ -29,7 +63,7 @@ class BodyTooLarge(ClientPayloadError):
         return f"the body is longer than max_body ({self.limit} bytes)"
 
 
-class Result:
+class Result(_Fields):
     """What became of one request of a batch; made by the batch.
 
     Attributes:
@@ -43,25 +77,7 @@ class Result:
             failure.
     """
 
-    __slots__ = (
-        "_given",
-        "_head",
-        "_headers",
-        "_url",
-        "attempts",
-        "body",
-        "elapsed",
-        "error",
-        "index",
-        "status",
-    )
-
-    index: int
-    status: int | None
-    body: bytes
-    error: BaseException | None
-    attempts: int
-    elapsed: float
+    __slots__ = ()
 
     def __init__(
         self,
@@ -77,9 +93,9 @@ class Result:
         url: URL | None = None,
     ) -> None:
         self._given = given
-        self._head: Any = None  # the core's, which headers are made of when they are asked for
+        self._head = None  # the core's, which headers are made of when they are asked for
         self._headers = headers
-        self._url: Any = url  # or what has it
+        self._url = url  # or what has it
         self.index = index
         self.status = status
         self.body = body

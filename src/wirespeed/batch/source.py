@@ -44,6 +44,8 @@ class Source:
         except TypeError:
             self.total = None
 
+    PENDING = PENDING
+
     def start(self, ahead: int, on_more: Callable[[], object]) -> None:
         """Begin to take requests from an async iterable; call it in a task's context.
 

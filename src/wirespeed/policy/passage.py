@@ -17,7 +17,12 @@ _names: dict[URL, str] = {}
 
 def per_origin(request: Any) -> str:
     """The origin of a request, such as "https://api.example:8443"; without credentials."""
-    origin = request.url.origin()
+    return origin_name(request.url)
+
+
+def origin_name(url: URL) -> str:
+    """The origin of a URL."""
+    origin = url.origin()
     name = _names.get(origin)
     if name is None:
         if len(_names) >= _NAMES_MAX:

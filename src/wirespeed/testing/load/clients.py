@@ -12,7 +12,7 @@ import importlib.util
 import itertools
 import socket
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -64,6 +64,10 @@ class Client(abc.ABC):
     @abc.abstractmethod
     async def open(self) -> Call:
         """Make the session and return the call that sends one request."""
+
+    def batch(self, requests: int) -> AsyncIterator[Any] | None:
+        """Return the results of many requests, where the client has a way of its own for that."""
+        return None
 
     @abc.abstractmethod
     async def close(self) -> None:
@@ -149,10 +153,23 @@ class SessionClient(Client):
             Kind.TRACED: read,
             Kind.MIDDLEWARE: read,
             Kind.POLICIES: read,
+            Kind.BATCH: read,
+            Kind.RETRYING_BATCH: read,
             Kind.DECODE: decode,
             Kind.POST: post,
             Kind.RICH: rich,
         }
+
+    def batch(self, requests: int) -> AsyncIterator[Any] | None:
+        kind = self.target.workload.kind
+        if not hasattr(self._session, "batch") or kind not in (Kind.BATCH, Kind.RETRYING_BATCH):
+            return None
+        policies: dict[str, Any] = {} if kind is Kind.BATCH else {"retry": 3}
+        urls = itertools.repeat(self.target.request_url, requests)
+        results: AsyncIterator[Any] = self._session.batch(
+            urls, concurrency=self.target.workload.concurrency, **policies
+        )
+        return results
 
     async def close(self) -> None:
         await self._session.close()

@@ -9,6 +9,7 @@ import asyncio
 import dataclasses
 import gc
 import time
+from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Any
 
@@ -111,7 +112,10 @@ class LoadRun:
         workload = self._target.workload
         gc.collect()
         cpu, wall = time.process_time(), time.perf_counter()
-        if workload.is_gather:
+        batch = self._client.batch(requests)
+        if batch is not None:
+            await self._consume(batch)
+        elif workload.is_gather:
             await self._gather(requests)
         else:
             each = -(-requests // workload.concurrency)
@@ -128,6 +132,12 @@ class LoadRun:
         for _ in range(requests):
             if await call() != expected:
                 raise WrongAnswer(f"{self._spec.name} got a wrong answer, expected {expected}")
+
+    async def _consume(self, batch: AsyncIterator[Any]) -> None:
+        expected = self._target.workload.expected
+        async for result in batch:
+            if len(result.body) != expected:
+                raise WrongAnswer(f"{self._spec.name} got {result}, expected {expected} bytes")
 
     async def _gather(self, requests: int) -> None:
         call, expected = self._call, self._target.workload.expected
@@ -215,7 +225,7 @@ def measure(spec: ClientSpec, target: Target, requests: int) -> dict[str, Any]:
     with LoadRun(spec, target) as load:
         load.run(max(int(requests * _WARM_UP_SHARE), 1) if not workload.is_gather else workload.concurrency)
         sample = load.run(requests)
-        seconds = [] if workload.is_gather else load.latencies(max(int(requests * _LATENCY_SHARE), 1))
+        seconds = [] if not workload.is_timed else load.latencies(max(int(requests * _LATENCY_SHARE), 1))
         record = load.record(sample)
     peak = peak_memory()
     if seconds:

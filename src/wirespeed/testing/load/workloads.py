@@ -16,6 +16,8 @@ class Kind(enum.Enum):
     TRACED = "GET, read(), with a TraceConfig for start, end and exception"
     MIDDLEWARE = "GET, read(), through one middleware that passes on"
     POLICIES = "GET, read(), through all policies of wirespeed; other clients without any"
+    BATCH = "GET, body read, by wirespeed's session.batch; other clients by tasks that take turns"
+    RETRYING_BATCH = "the same, with wirespeed's retry policy"
     RICH = "GET with params, 2 headers, cookies, timeouts, raise_for_status, json()"
 
 
@@ -58,6 +60,11 @@ class Workload:
     is_long: bool = False
     goal: float | None = None
     memory_goal_mb: float | None = None
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether each request can be timed alone."""
+        return not self.is_gather and self.kind not in (Kind.BATCH, Kind.RETRYING_BATCH)
 
     @property
     def pool_size(self) -> int:
@@ -136,6 +143,17 @@ _ALL: Final = (
         is_long=True,
         memory_goal_mb=3_000.0,
     ),
+    Workload("batch64", "a batch, 64", Kind.BATCH, requests=50_000, goal=7.0),
+    Workload("batchretry64", "a batch with retry, 64", Kind.RETRYING_BATCH, requests=50_000),
+    Workload(
+        "batch1m",
+        "a batch of 1,000,000",
+        Kind.BATCH,
+        concurrency=100,
+        requests=1_000_000,
+        is_long=True,
+        memory_goal_mb=64.0,
+    ),
     Workload("hosts1", "1 host, limit 100, 2,000 tasks", concurrency=2_000, limit=100),
     Workload(
         "hosts2000",
@@ -162,6 +180,7 @@ _SHORT: Final = {
     "policies": "policies64",
     "fresh": "fresh32",
     "gather": "gather100k",
+    "batch": "batch64",
     "asyncio": "asyncio64",
 }
 
