@@ -45,7 +45,7 @@ def test_every_line_becomes_a_record_and_the_summary_says_so(fetch: Fetch, serve
     assert fetch.left() == {"urls.txt", "out.ndjson"}
     assert re.search(r"^ *200 +OK +5 +100.0%", done.stdout, re.MULTILINE)
     assert re.search(r"latency +p50 +p90 +p99 +p99\.9 +max", done.stdout)
-    assert re.search(r"^5 done, 0 failed, \d+ bytes, in .* requests/s", done.stdout, re.MULTILINE)
+    assert re.search(r"^5 done, 0 failed, \d+ bytes in .* requests/s", done.stdout, re.MULTILINE)
     assert "\x1b" not in done.stdout
 
 
@@ -330,7 +330,9 @@ def test_missing_package_is_one_line_that_says_what_to_install(fetch: Fetch, mod
     code = f"import sys; sys.modules[{module!r}] = None; from wirespeed.cli import main; main()"
     done = fetch("-", "-o", "out.ndjson", code=code)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "wirespeed fetch: it needs hdrhistogram: pip install 'wirespeed[cli]'\n"
+    assert (
+        done.stderr == "wirespeed fetch: the package hdrhistogram is missing: pip install 'wirespeed[cli]'\n"
+    )
 
 
 def test_missing_pyarrow_is_said_before_anything_is_sent(fetch: Fetch, server: CountingServer) -> None:

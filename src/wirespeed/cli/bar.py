@@ -5,6 +5,7 @@ drawn by a thread of rich's; so it must not be asked to print from a signal hand
 interrupted it.
 """
 
+import contextlib
 import os
 import time
 from collections import deque
@@ -120,7 +121,8 @@ class Bar:
     def abandon(self) -> None:
         """Leave the terminal usable at once, without waiting for whoever draws. Safe in a signal handler."""
         if self._is_shown:
-            os.write(2, _SHOW_CURSOR)
+            with contextlib.suppress(OSError):
+                os.write(2, _SHOW_CURSOR)
 
 
 def figures(how: How, speed: Speed) -> str:

@@ -4,7 +4,7 @@ What is sent and written is the business of `jobs`, or of `cluster` where there 
 the options, the signals, what is shown meanwhile and at the end, and the exit code.
 """
 
-import importlib.util
+import contextlib
 import json
 import multiprocessing
 import os
@@ -20,6 +20,7 @@ import typer
 from rich.console import Console
 
 from ..jobs import Job, JobError, Report, Settings, run
+from ..jobs.summary import histogram_class
 from . import options, summary
 from .bar import Bar
 from .report import COULD_NOT_RUN
@@ -64,7 +65,7 @@ def fetch(
     """
     if workers is not None and dask is not None:
         raise typer.BadParameter("--workers are processes of this machine; Dask has its own workers")
-    show = _Show(output, as_json=as_json, is_quiet=quiet)
+    show = _Show(source, output, as_json=as_json, is_quiet=quiet)
     try:
         with options.naming("--header"):
             fields = options.headers(header or [])
@@ -79,8 +80,7 @@ def fetch(
 
 
 def _run(job: Job, show: "_Show", workers: int | None, dask: str | None) -> Report:
-    if importlib.util.find_spec("hdrh") is None:
-        raise JobError("it needs hdrhistogram", "pip install 'wirespeed[cli]'")
+    histogram_class()  # the summary needs it, and nothing is sent without one
     with show.bar as bar, Ending(show) as ending:
         if dask is None and (workers or 1) == 1:
             return run(job, on_progress=bar.show, stop=ending)
@@ -96,12 +96,14 @@ class _Show:
     With the records on standard output, all else is on standard error.
 
     Args:
-        output: of the job.
+        source: the job's input.
+        output: the job's output.
         as_json: the summary, or what went wrong, is one JSON object, alone on its stream.
         is_quiet: no bar and no tables.
     """
 
-    def __init__(self, output: str, *, as_json: bool, is_quiet: bool) -> None:
+    def __init__(self, source: str, output: str, *, as_json: bool, is_quiet: bool) -> None:
+        self._is_piped = source == STREAM
         self._is_streamed = output == STREAM
         self._as_json = as_json
         self._is_quiet = is_quiet
@@ -117,8 +119,9 @@ class _Show:
     def report(self, report: Report) -> int:
         """Show what became of the job; returns the exit code."""
         document = report.summary.as_dict()
+        is_resumable = not report.is_complete and not self._is_streamed
         document |= {"output": report.output, "complete": report.is_complete}
-        document["resume"] = None if report.is_complete or self._is_streamed else go_on()
+        document["resume"] = go_on() if is_resumable else None
         try:
             self._show(report, document)
             self._out.file.flush()
@@ -139,8 +142,15 @@ class _Show:
             self._say(f"{more:,} more lines are no requests; the output says why")
         if not self._is_quiet:
             summary.show(document, self._out)
-        if document["resume"] is not None:
-            self._say(f"interrupted; go on with: {document['resume']}")
+        if not report.is_complete:
+            self._say(self.ended("interrupted"))
+
+    def ended(self, how: str) -> str:
+        """Return the words for an end before the end, with the way to go on."""
+        if self._is_streamed:
+            return how
+        same = ", and the same standard input" if self._is_piped else ""
+        return f"{how}; go on with{same}: {go_on()}"
 
     def failure(self, error: JobError) -> int:
         """Show why the job could not run, or not to its end; returns the exit code."""
@@ -214,7 +224,7 @@ class Ending:
                 self._write(_STOPPING)
             return
         self._show.bar.abandon()
-        self._write(f"ended; go on with: {go_on()}")
+        self._write(self._show.ended("ended"))
         # Workers are ours, and would wait for somebody who is gone.
         for child in multiprocessing.active_children():
             child.kill()
@@ -222,7 +232,8 @@ class Ending:
 
     def _write(self, text: str) -> None:
         if self._show.has_messages:
-            os.write(2, f"wirespeed fetch: {text}\n".encode())
+            with contextlib.suppress(OSError):
+                os.write(2, f"wirespeed fetch: {text}\n".encode())
 
 
 def go_on() -> str:

@@ -74,8 +74,8 @@ def _milliseconds(seconds: float) -> str:
 def totals(document: Mapping[str, Any]) -> str:
     """Return the line below the tables."""
     seconds = document["seconds"]
-    parts = [f"{document['done']:,} done", f"{document['failed']:,} failed", f"{amount(document['bytes'])}"]
-    parts.append(f"in {duration(seconds)}")
+    parts = [f"{document['done']:,} done", f"{document['failed']:,} failed"]
+    parts.append(f"{amount(document['bytes'])} in {duration(seconds)}")
     if seconds > 0:
         parts.append(f"{document['requests_per_second']:,.1f} requests/s")
         parts.append(f"{amount(document['bytes'] / seconds)}/s")
