@@ -149,6 +149,8 @@ cdef class Drive:
 
     cdef int end(self, object error) except -1:
         """There are no more requests."""
+        if self.has_ended:
+            return 0
         self.has_ended = True
         self.error = error
         return 0 if self.under_way else self.wake()
@@ -354,7 +356,7 @@ cdef class Errand(RequestCoroutine):
 
     cdef object leave(self, object coroutine):
         """Let a task go on in this one's place."""
-        self.inner = self.drive.context.run(self.drive.loop.create_task, coroutine)
+        self.inner = self.drive.context.copy().run(self.drive.loop.create_task, coroutine)
         self.inner.add_done_callback(self._on_future)
         self.state = CoroutineState.DELEGATED
         return None
@@ -422,6 +424,12 @@ cdef class Errand(RequestCoroutine):
         cdef ResultFields result
         if exchange.error is not None:
             raise exchange.error
+        is_refused = self.raise_for_status is True and status >= 400
+        if is_refused or (300 <= status < 400 and self.follows):
+            self.looked_at = self.respond(exchange)
+            self.stage = Stage.LEAVING
+            self.exchange = exchange.waiter = None
+            return self.delegate(self.lane._look_at(self, self.looked_at))
         if not exchange.is_complete and not head.no_body:
             if 0 <= self.drive.max_body < head.content_length:
                 exchange.abandon()
@@ -430,15 +438,12 @@ cdef class Errand(RequestCoroutine):
             if exchange.is_paused:
                 exchange.resume_reading()
             return self.wait(self)
-        is_refused = self.raise_for_status is True and status >= 400
-        if is_refused or (300 <= status < 400 and self.follows):
-            self.looked_at = self.respond(exchange)
-            self.stage = Stage.LEAVING
-            self.exchange = None
-            return self.delegate(self.lane._look_at(self, self.looked_at))
         if head.has_cookies:
             self.drive.work.keep_cookies(self.respond(exchange))
         body = exchange.take_body()
+        if not exchange.is_complete:
+            # 101: the connection speaks something else from here on.
+            exchange.abandon()
         if head.content_encoding is not None and body and self.drive.decodes:
             body = self.drive.work.decoded(body, head.content_encoding)
         if not self.is_settled and not self.drive.retrying.is_final(status):

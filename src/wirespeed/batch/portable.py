@@ -158,6 +158,8 @@ class Drive:
 
     def _end(self, error: BaseException | None) -> None:
         """There are no more requests."""
+        if self._has_ended:
+            return
         self._has_ended = True
         self._error = error
         if not self.under_way:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
-from aiohttp import ClientResponse, hdrs
+from aiohttp import ClientResponse, InvalidUrlClientError, hdrs
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -50,7 +50,10 @@ class _Seen:
 
     def __init__(self, session: aiohttp.ClientSession, method: str, url: Any, headers: Any) -> None:
         self.method = method.upper()
-        self.url: URL = session._build_url(url)
+        try:
+            self.url: URL = session._build_url(url)
+        except ValueError as exc:
+            raise InvalidUrlClientError(url) from exc
         self.headers: CIMultiDict[str] = session._prepare_headers(headers)
 
 
