@@ -13,16 +13,26 @@ from .known import KNOWN
 Arguments = Mapping[str, Any] | Callable[[Run], Mapping[str, Any]]
 
 
-def request(method: str, path: str = "/", arguments: Arguments | None = None, **more: Any) -> Do:
+class Asked:
     """One request, read whole; `arguments` may be a function of the run, for what is used up."""
 
-    async def do(run: Run) -> Any:
-        made = arguments(run) if callable(arguments) else (arguments or {})
-        async with run.session.request(method, run.url(path), **made, **more) as resp:
+    def __init__(self, method: str, path: str, arguments: Arguments | None, more: Mapping[str, Any]) -> None:
+        self.method, self.path = method, path
+        self._arguments, self._more = arguments or {}, more
+
+    def options(self, run: Run) -> dict[str, Any]:
+        """The keyword arguments of the request."""
+        made = self._arguments(run) if callable(self._arguments) else self._arguments
+        return {**made, **self._more}
+
+    async def __call__(self, run: Run) -> Any:
+        async with run.session.request(self.method, run.url(self.path), **self.options(run)) as resp:
             await resp.read()
         return resp
 
-    return do
+
+def request(method: str, path: str = "/", arguments: Arguments | None = None, **more: Any) -> Do:
+    return Asked(method, path, arguments, more)
 
 
 def get(path: str = "/", arguments: Arguments | None = None, **more: Any) -> Do:

@@ -115,12 +115,8 @@ class Batch(Results):
 
     def __del__(self) -> None:
         drive = vars(self).get("_requests")
-        if drive is None or drive.is_over or drive.loop.is_closed():
-            return
-        if asyncio._get_running_loop() is drive.loop:
-            self._end()
-        else:
-            # In another thread, or outside the loop's steps.
+        if drive is not None and not drive.is_over and not drive.loop.is_closed():
+            # In the next step of the loop: garbage may be collected in the middle of anything, in any thread.
             drive.loop.call_soon_threadsafe(drive.close)
 
 

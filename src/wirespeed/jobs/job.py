@@ -1,20 +1,27 @@
 """A job: requests from lines, through a batch, to an output that survives crashes."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
 
 from yarl import URL
 
-from ..batch import Progress, Request
-from .journal import Journal
+from ..batch import Request
+from ..loops import run as run_loop
+from .errors import JobError
+from .inputs import Source
+from .intake import Waiting
+from .journal import Identity, Journal
 from .lines import Line
-from .outputs import Output
-from .sending import Stop
+from .outputs import output_of
+from .parts import Raw
+from .sending import OnProgress, Sending, Stop, cannot_write
 from .settings import Settings
-from .summary import Summary
+from .summary import Summary, histogram_class
+
+_STDOUT_DESCRIPTOR = 1
+_RESUME = "go on with --resume (resume=True)"
 
 
 @dataclass
@@ -69,25 +76,52 @@ class OpenJob:
     Attributes:
         job: as given.
         output: where it ends up.
-        journal: its state; None where it has none (the standard output).
+        source: of its lines.
+        journal: its state; None where it has none: the output is the standard output, or is there already.
         summary: what earlier sessions have done; add to it what this one does.
-        total: lines of the input, as far as known: blank ones are found when they are read. None if unknown.
-        is_done: whether the output is there already and there is nothing to resume.
+        is_done: whether it is resumed, but there is nothing to go on with, and the output is there.
     """
 
-    job: Job
-    output: Output
-    journal: Journal | None
-    summary: Summary
-    total: int | None
-    is_done: bool
-
     def __init__(self, job: Job) -> None:
-        raise NotImplementedError
+        self.job = job
+        self.journal: Journal | None = None
+        self.summary = Summary()
+        self.is_done = False
+        self._read = self._passed = 0
+        histogram_class()  # missing packages show before anything is sent
+        self.output = output_of(job.output)
+        self.output.check()
+        self.source = Source(job.input, method=job.settings.method, dedup=job.dedup)
+        if not self.output.has_state:
+            if job.resume:
+                raise JobError("what goes to the standard output cannot be resumed", "name a file")
+            return
+        if job.resume and self.output.is_there() and not Journal.is_there(self.output.path):
+            self.is_done = True
+            self.output.recover(self.summary)
+            self.summary.recovered = self.summary.done
+            return
+        options = {"method": job.settings.method, "dedup": job.dedup, "ordered": job.ordered}
+        identity = Identity(self.source.identity, self.output.kind, options)
+        self.journal = Journal(self.output.path, identity, resume=job.resume)
+        self.summary = self.journal.summary
+
+    @property
+    def total(self) -> int | None:
+        """Lines of the input that get a record; blank ones count until they are read. None if unknown."""
+        count = self.source.count
+        return None if count is None else count - self._passed
 
     def lines(self) -> Iterator[Line]:
-        """The lines that are not done yet, as they are read; `total` becomes more exact."""
-        raise NotImplementedError
+        """The lines that are not done yet, as they are read."""
+        done = self.journal.done if self.journal is not None else ()
+        for line in self.source.lines():
+            self._read += 1
+            self._passed = line.number - self._read
+            if line.number not in done:
+                yield line
+        if self.source.count is not None:
+            self._passed = self.source.count - self._read
 
     def finish(self) -> Report:
         """Make the output, remove the state.
@@ -95,15 +129,23 @@ class OpenJob:
         Raises:
             JobError: the output could not be written; the state stays.
         """
-        raise NotImplementedError
+        if self.journal is not None:
+            try:
+                self.output.finish(self.journal.parts(), ordered=self.job.ordered)
+            except JobError as exc:
+                raise JobError(exc.message, f"{exc.hint or _RESUME}") from exc
+            self.journal.remove()
+        return Report(self.summary, True, os.fspath(self.job.output))
 
     def interrupted(self) -> Report:
         """The report of a job that was stopped before its end."""
-        raise NotImplementedError
+        hint = _RESUME if self.journal is not None else ""
+        return Report(self.summary, False, os.fspath(self.job.output), hint)
 
     def close(self) -> None:
         """Let the state go. Safe to call twice."""
-        raise NotImplementedError
+        if self.journal is not None:
+            self.journal.close()
 
     def __enter__(self) -> "OpenJob":
         return self
@@ -114,9 +156,7 @@ class OpenJob:
         self.close()
 
 
-def run(
-    job: Job, *, on_progress: Callable[[Progress], Any] | None = None, stop: Stop | None = None
-) -> Report:
+def run(job: Job, *, on_progress: OnProgress | None = None, stop: Stop | None = None) -> Report:
     """Run a job in this process, on a loop of its own.
 
     Args:
@@ -129,4 +169,44 @@ def run(
     Raises:
         JobError: it could not run, or not to its end; what was written stays, and its hint says how to go on.
     """
-    raise NotImplementedError
+    with OpenJob(job) as opened:
+        if opened.is_done:
+            return opened.finish()
+        sending = Sending(
+            job.settings,
+            bodies=opened.output.bodies,
+            ordered=job.ordered,
+            on_progress=on_progress,
+            stop=stop,
+            before=opened.summary,
+            total=lambda: opened.total,
+        )
+        try:
+            run_loop(_send(opened, sending))
+        except JobError as exc:
+            raise JobError(exc.message, exc.hint or opened.interrupted().hint) from exc
+        opened.summary.merge(sending.summary)
+        opened.summary.seconds += sending.summary.seconds
+        return opened.finish() if sending.is_complete else opened.interrupted()
+
+
+async def _send(opened: OpenJob, sending: Sending) -> None:
+    lines = opened.lines()
+    path, file = _open(opened)
+    try:
+        await sending.send(
+            Waiting(lines) if opened.source.may_wait else lines, file, is_synced=opened.journal is not None
+        )
+    except OSError as exc:
+        raise cannot_write(path, exc) from exc
+
+
+def _open(opened: OpenJob) -> tuple[str, Raw]:
+    """What records are written to."""
+    if opened.journal is None:
+        return "the standard output", open(_STDOUT_DESCRIPTOR, "wb", buffering=0, closefd=False)
+    path = os.fspath(opened.journal.new_part())
+    try:
+        return path, open(path, "ab", buffering=0)
+    except OSError as exc:
+        raise cannot_write(path, exc) from exc

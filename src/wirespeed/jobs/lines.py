@@ -17,7 +17,7 @@ from .settings import is_header, is_token
 LINE_MAX = 16 * 2**20
 """Bytes of a line: a request with a large body fits, a file without line breaks does not fill the memory."""
 _DIGEST_SIZE = 12
-"""Bytes of a request's digest: of 10**9 requests, two differing ones have the same with a chance of 10**-11."""
+"""Bytes of a request's digest: among 10**9 requests there are two with the same by a chance of 10**-11."""
 _SHOWN_MAX = 80
 _URL = re.compile(r"(?i:https?)://[^\s/?#:]")
 _SCHEME = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*):")
@@ -55,7 +55,11 @@ def read(stream: Iterable[bytes], *, method: str = "GET", dedup: bool = False) -
         dedup: pass over requests that are the same as an earlier one, whatever their ids. It takes about 80
             bytes of memory for each request.
     """
-    seen: set[bytes] = set()
+    lines = _read(stream, method)
+    return unique(lines) if dedup else lines
+
+
+def _read(stream: Iterable[bytes], method: str) -> Iterator[Line]:
     for number, raw in enumerate(_bounded(stream), 1):
         if number == 1:
             raw = raw.removeprefix(codecs.BOM_UTF8)
@@ -63,16 +67,22 @@ def read(stream: Iterable[bytes], *, method: str = "GET", dedup: bool = False) -
         if not raw or raw[0] == 0x23:  # "#"
             continue
         try:
-            request = _request(raw, method)
+            line = Line(number, _request(raw, method))
         except _Bad as exc:
-            yield Line(number, None, str(exc))
-            continue
-        if dedup:
-            digest = _digest(request)
+            line = Line(number, None, str(exc))
+        yield line
+
+
+def unique(lines: Iterable[Line]) -> Iterator[Line]:
+    """Lines whose request is not the same as an earlier one; all those without a request."""
+    seen: set[bytes] = set()
+    for line in lines:
+        if line.request is not None:
+            digest = _digest(line.request)
             if digest in seen:
                 continue
             seen.add(digest)
-        yield Line(number, request)
+        yield line
 
 
 def _bounded(stream: Iterable[bytes]) -> Iterator[bytes]:
@@ -205,5 +215,9 @@ def _digest(request: Request) -> bytes:
     """Of what is sent, short enough to keep for all requests."""
     what = [request.method, str(request.url), request.params, request.headers, request.json, request.data]
     # A lone surrogate has no UTF-8, but a \u in ASCII.
-    text = json.dumps(what, sort_keys=True, default=str)
+    try:
+        text = json.dumps(what, sort_keys=True, default=str)
+    except (TypeError, ValueError):
+        # Of a program's own making: keys of several types, or a circle.
+        text = ascii(what)
     return blake2b(text.encode("ascii"), digest_size=_DIGEST_SIZE).digest()

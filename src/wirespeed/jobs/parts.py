@@ -7,8 +7,8 @@ than the request.
 
 import asyncio
 import os
-from collections.abc import Iterator
-from concurrent.futures import Future
+import select
+from collections.abc import Generator
 from typing import Protocol
 
 from .lineset import LineSet
@@ -26,7 +26,7 @@ SYNC_INTERVAL = 5.0
 class Raw(Protocol):
     """An unbuffered binary file."""
 
-    def write(self, data: bytes, /) -> int | None: ...
+    def write(self, data: bytes | memoryview, /) -> int | None: ...
     def fileno(self) -> int: ...
     def close(self) -> None: ...
 
@@ -49,7 +49,7 @@ class PartWriter:
         self._records: list[bytes] = []
         self._size = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._syncing: Future[None] | asyncio.Future[None] | None = None
+        self._syncing: asyncio.Future[None] | None = None
         self._synced_at = self._loop.time()
         self.error: OSError | None = None
 
@@ -79,13 +79,11 @@ class PartWriter:
             raise self.error
         if self._file is None or not self._records:
             return
-        data = memoryview(b"".join(self._records))
+        data = b"".join(self._records)
         self._records.clear()
         self._size = 0
         try:
-            while data:
-                # A disk that fills up takes a part of it first, and says why at the next.
-                data = data[self._file.write(data) or 0 :]
+            write_all(self._file, data)
         except OSError as exc:
             self.error = exc
             raise
@@ -98,7 +96,12 @@ class PartWriter:
             # The next `add` or `close` tells.
             return
         now = self._loop.time()
-        if self._is_synced and now >= self._synced_at + SYNC_INTERVAL and not self._is_syncing():
+        if (
+            self._file is not None
+            and self._is_synced
+            and now >= self._synced_at + SYNC_INTERVAL
+            and not self._is_syncing()
+        ):
             self._synced_at = now
             self._syncing = self._loop.run_in_executor(None, os.fsync, self._file.fileno())
 
@@ -128,6 +131,22 @@ class PartWriter:
                 file.close()
 
 
+def write_all(file: Raw, data: bytes) -> None:
+    """Write all of it, however little the file takes at a time.
+
+    Raises:
+        OSError: it could not be written; a disk that fills up takes a part of it before.
+    """
+    view = memoryview(data)
+    while view:
+        written = file.write(view)
+        if written is None:
+            # A pipe that somebody else has set not to block.
+            select.select([], [file], [])
+        else:
+            view = view[written:]
+
+
 def recover(path: "str | os.PathLike[str]", done: LineSet, summary: Summary) -> int:
     """Add what is in a part, and cut off what follows its last whole record.
 
@@ -150,11 +169,14 @@ def recover(path: "str | os.PathLike[str]", done: LineSet, summary: Summary) -> 
                 summary.note_record(record)
         torn = file.seek(0, os.SEEK_END) - whole
         if torn:
+            written = os.fstat(file.fileno())
             file.truncate(whole)
+            # The time of the last record stays that of the part.
+            os.utime(path, ns=(written.st_atime_ns, written.st_mtime_ns))
     return torn
 
 
-def records(path: "str | os.PathLike[str]") -> Iterator[bytes]:
-    """The records of a part that has been recovered or closed, as they are."""
+def records(path: "str | os.PathLike[str]") -> Generator[bytes, None, None]:
+    """The records of a part that has been recovered or closed, as they are; a generator."""
     with open(path, "rb") as file:
         yield from file

@@ -48,7 +48,8 @@ class Summary:
 
     def note(self, result: Result) -> None:
         """Count a result."""
-        self._note(result.status, result.error and type(result.error).__name__, result.elapsed)
+        error = result.error
+        self._note(result.status, None if error is None else type(error).__name__, result.elapsed)
         self.bytes += len(result.body)
         self.attempts += result.attempts
 
