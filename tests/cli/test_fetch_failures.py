@@ -112,6 +112,11 @@ def test_full_disk_at_the_very_end_keeps_what_is_written(
     assert not server.log
     assert set(results(fetch, output)) == set(range(1, 101))
     assert fetch.left() == {"urls.txt", output}
+    # Once more, as a script may do it: the output is there, and stays.
+    found = fetch("urls.txt", "-o", output, "--resume")
+    assert (found.returncode, len(server.log)) == (0, 0)
+    assert "100 done, 0 failed" in found.stdout
+    assert "nothing was left to send" in found.stderr
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
