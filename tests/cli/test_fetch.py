@@ -274,21 +274,9 @@ BAD_OPTIONS = [
 
 
 def test_bad_options_are_named_and_the_exit_code_is_2(fetch: Fetch, server: CountingServer) -> None:
-    """All in one process, since most of the time goes into its start."""
     fetch.write("urls.txt", urls(server, ["/ok/1"]))
-    code = (
-        "import json, sys\n"
-        "from typer.testing import CliRunner\n"
-        "from wirespeed.cli.app import app\n"
-        "found = []\n"
-        "for arguments in json.loads(sys.argv[2]):\n"
-        "    done = CliRunner().invoke(app, ['fetch', 'urls.txt', '-o', 'out.ndjson', *arguments])\n"
-        "    found.append([done.exit_code, done.output])\n"
-        "print(json.dumps(found))\n"
-    )
-    done = fetch(json.dumps([arguments for arguments, _ in BAD_OPTIONS]), code=code)
-    assert done.returncode == 0, done.stderr
-    for (arguments, name), (exit_code, output) in zip(BAD_OPTIONS, json.loads(done.stdout), strict=True):
+    done = fetch.each([("urls.txt", "-o", "out.ndjson", *arguments) for arguments, _ in BAD_OPTIONS])
+    for (arguments, name), (exit_code, output) in zip(BAD_OPTIONS, done, strict=True):
         assert exit_code == 2, (arguments, output)
         assert name in output, (arguments, output)
     assert fetch.left() == {"urls.txt"}

@@ -144,6 +144,9 @@ class _Show:
             summary.show(document, self._out)
         if not report.is_complete:
             self._say(self.ended("interrupted"))
+        elif report.summary.done == report.summary.recovered > 0:
+            # Somebody may have meant another output.
+            self._say(f"nothing was left to send: all of {report.output} was done before")
 
     def ended(self, how: str) -> str:
         """Return the words for an end before the end, with the way to go on."""
