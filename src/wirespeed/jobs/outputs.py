@@ -194,7 +194,8 @@ def _collect(target: Path, parts: Sequence[Path], ordered: bool) -> None:
 
 def _replace(path: Path, write: Callable[[Path], None]) -> None:
     """Put a file in its place at once."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Always the same name: what a killed process has left, the next one takes. There is one at a time.
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
         temporary.unlink(missing_ok=True)
         write(temporary)
