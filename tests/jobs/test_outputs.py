@@ -126,7 +126,7 @@ def test_an_output_that_cannot_be_made_leaves_what_was_there(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", fsync)
-    with pytest.raises(JobError, match="cannot write .*out: No space left on device"):
+    with pytest.raises(JobError, match=r"cannot write .*out: No space left on device"):
         output_of(tmp_path / "out").finish(parts_of(tmp_path, [1], [2]))
     assert (tmp_path / "out").read_text() == "of an earlier job"
     assert len(list(tmp_path.iterdir())) == 3

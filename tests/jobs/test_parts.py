@@ -1,6 +1,5 @@
 """Parts: what was written stays, what is torn goes."""
 
-import asyncio
 import os
 import threading
 from pathlib import Path
@@ -9,10 +8,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.checks import eventually
 
 from wirespeed.jobs import parts
 from wirespeed.jobs.lineset import LineSet
-from wirespeed.jobs.parts import PartWriter, recover, records, write_all
+from wirespeed.jobs.parts import PartWriter, records, recover, write_all
 from wirespeed.jobs.summary import Summary
 
 from .samples import record
@@ -113,8 +113,7 @@ async def test_a_record_is_in_the_file_before_long(tmp_path: Path) -> None:
     writer.add(record(1))
     writer.add(record(2))
     assert path.read_bytes() == b""
-    while path.read_bytes() != record(1) + record(2):
-        await asyncio.sleep(0.01)
+    await eventually(lambda: path.read_bytes() == record(1) + record(2), "records written")
     writer.add(record(3))
     await writer.close()
     await writer.close()
@@ -152,8 +151,7 @@ async def test_a_full_disk_is_told_at_the_next_record_and_keeps_what_fits(tmp_pa
 async def test_an_error_on_the_timer_is_kept_for_whom_it_concerns(tmp_path: Path) -> None:
     writer = PartWriter(Slow(tmp_path / "part", 0))
     writer.add(record(1))
-    while writer.error is None:
-        await asyncio.sleep(0.01)
+    await eventually(lambda: writer.error is not None, "an error")
     with pytest.raises(OSError, match="No space left"):
         await writer.close()
 
@@ -166,8 +164,7 @@ async def test_a_part_is_synced_at_times_and_at_the_end(
     monkeypatch.setattr(os, "fsync", synced.append)
     writer = PartWriter(open(tmp_path / "part", "ab", buffering=0))  # noqa: SIM115, ASYNC230
     writer.add(record(1))
-    while not synced:
-        await asyncio.sleep(0.01)
+    await eventually(lambda: synced, "synced")
     await writer.close()
     assert len(synced) == 2
 

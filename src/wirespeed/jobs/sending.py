@@ -131,6 +131,7 @@ class Sending:
         settings, loop = self._settings, asyncio.get_running_loop()
         self._begun_at = loop.time()
         self._intake = Intake(lines)
+        self._look()
         writer = PartWriter(file, is_synced=is_synced)
         connector = TCPConnector(limit=settings.concurrency, limit_per_host=settings.per_host)
         try:
@@ -183,11 +184,8 @@ class Sending:
         told_at = self._begun_at
         while True:
             await asyncio.sleep(STOP_INTERVAL)
-            if not self._is_stopped and self._should_stop is not None and self._should_stop():
-                self._is_stopped = True
-                self._intake.stop()
-                if self._settings.rate is not None:
-                    asyncio.get_running_loop().call_later(RATE_DRAIN, self._drop)
+            if self._look() and self._settings.rate is not None:
+                asyncio.get_running_loop().call_later(RATE_DRAIN, self._drop)
             if writer.error is not None:
                 # There may be no result for long, and nowhere to put it.
                 self._drop()
@@ -195,6 +193,14 @@ class Sending:
             if now - told_at >= PROGRESS_INTERVAL:
                 told_at = now
                 self._report()
+
+    def _look(self) -> bool:
+        """Look whether to stop; true when it is time, once."""
+        if self._is_stopped or self._should_stop is None or not self._should_stop():
+            return False
+        self._is_stopped = True
+        self._intake.stop()
+        return True
 
     def _drop(self) -> None:
         self._dropping = asyncio.ensure_future(self._batch.aclose())

@@ -81,7 +81,8 @@ class Summary:
             self.failed += 1
         elif status is None or status >= 400:
             self.failed += 1
-        micros = min(int(elapsed * _MICRO), _LATENCY_MAX - 1)
+        # Rounded, as records have it.
+        micros = min(int(elapsed * _MICRO + 0.5), _LATENCY_MAX - 1)
         shift = micros.bit_length() - _UNITS
         self._latencies[micros if shift <= 0 else micros >> shift << shift] += 1
 
