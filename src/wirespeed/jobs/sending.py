@@ -12,6 +12,7 @@ from .._switch import NATIVE
 from ..batch import Batch, Progress
 from ..client import ClientSession
 from ..loops import run
+from ..testing.machine import raise_file_limit
 from .bodies import write_body
 from .errors import JobError
 from .intake import Intake, Waiting
@@ -26,6 +27,10 @@ if TYPE_CHECKING or NATIVE:
 else:
     from ..fallback import TCPConnector
 
+OPEN_FACTOR = 2
+"""Connections for each request under way, those among them that wait for their host's next request."""
+FILES_USUAL = 200
+"""Connections from which on more open files may be needed than systems usually allow: 256 on macOS."""
 PROGRESS_INTERVAL = 0.25
 """Seconds between calls of `on_progress`."""
 STOP_INTERVAL = 0.1
@@ -133,7 +138,11 @@ class Sending:
         self._intake = Intake(lines)
         self._look()
         writer = PartWriter(file, is_synced=is_synced)
-        connector = TCPConnector(limit=settings.concurrency, limit_per_host=settings.per_host)
+        # Idle ones are counted: of very many hosts each would be kept for its next request.
+        most = OPEN_FACTOR * settings.concurrency
+        if most > FILES_USUAL:
+            raise_file_limit()
+        connector = TCPConnector(limit=settings.concurrency, limit_per_host=settings.per_host, max_open=most)
         try:
             # No cookies: what one request brings must not change another, which may be on another machine,
             # and a jar of very many hosts grows without end.
