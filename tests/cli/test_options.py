@@ -79,7 +79,15 @@ def test_figures_of_the_bar() -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.04, "0.0 s"), (9.9, "9.9 s"), (9.96, "10.0 s"), (12.3, "12 s"), (59.4, "59 s"), (3661, "1:01:01"), (90_000, "1 day, 1:00:00")],
+    [
+        (0.04, "0.0 s"),
+        (9.9, "9.9 s"),
+        (9.96, "10.0 s"),
+        (12.3, "12 s"),
+        (59.4, "59 s"),
+        (3661, "1:01:01"),
+        (90_000, "1 day, 1:00:00"),
+    ],
 )
 def test_durations_are_for_people(seconds: float, text: str) -> None:
     assert bar.duration(seconds) == text
