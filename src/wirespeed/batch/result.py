@@ -122,6 +122,15 @@ class Result(_Fields):
         return self._headers
 
     @property
+    def header_block(self) -> bytes:
+        """The lines of `headers`: far less to make than those are."""
+        if self._head is not None:
+            block: bytes = self._head.block
+            return block
+        lines = [f"{name}: {value}\r\n" for name, value in self.headers.items()]
+        return "".join(lines).encode("utf-8", "surrogateescape")
+
+    @property
     def url(self) -> URL | None:
         """Of the response, after redirects; without one, that of the request; None where that is no URL."""
         if self._url is None:

@@ -18,7 +18,7 @@ from .bodies import TEMPORARY
 from .errors import JobError
 from .merging import merged
 from .parts import records
-from .records import decode
+from .records import decode_figures
 from .summary import Summary
 
 STDOUT = "-"
@@ -227,7 +227,7 @@ def _recover(path: Path, summary: Summary) -> None:
 
 def _decoded(path: Path) -> Iterator[dict[str, Any]]:
     for raw in records(path):
-        record = decode(raw)
+        record = decode_figures(raw)
         if record is None:
             raise JobError(f"{path} is not the output of a job")
         yield record
