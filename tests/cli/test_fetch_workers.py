@@ -14,7 +14,6 @@ from support.counting import CountingServer
 from .command import MAIN, SECONDS, Fetch
 from .test_fetch_kills import command_to_go_on, results, written
 
-# Each worker is a new interpreter, which imports this: not from -c, which it would not find.
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
 
@@ -30,7 +29,8 @@ def test_workers_make_what_one_process_makes(fetch: Fetch, server: CountingServe
     assert len(fetch.records("out.ndjson")) == 303
     assert "303 done, 3 failed" in done.stdout
     assert "line 101: " in done.stderr
-    assert set(server.paths().values()) == {1}
+    # What was dropped on a connection in use is tried once more on a new one, as aiohttp does.
+    assert {count for path, count in server.paths().items() if path != "/drop/2"} == {1}
     assert {asked.headers["x-a"] for asked in server.log} == {"1"}
     assert server.peak[""] <= 10
     assert fetch.left() == {"urls.txt", "out.ndjson"}
@@ -41,14 +41,14 @@ def test_killed_with_its_workers_and_resumed_has_every_line_once(
     fetch: Fetch, server: CountingServer
 ) -> None:
     chance = random.Random(4)
-    paths = [f"/size/{chance.choice([0, 10, 300, 20_000])}/{n}" for n in range(600)]
+    paths = [f"/size/{chance.choice([0, 10, 300, 20_000])}/{n}" for n in range(450)]
     fetch.write("urls.txt", [server.url + path for path in paths])
     options = ("urls.txt", "-o", "out.ndjson", "--workers", 2, "--concurrency", 8, "--json", "--resume")
     server.delay = 0.02
     for _ in range(2):
         process = fetch.start(*options)
         before, have = len(server.log), written(fetch)
-        server.wait_for(before + chance.randint(50, 200))
+        server.wait_for(before + chance.randint(50, 150))
         process.kill()
         process.communicate(timeout=SECONDS)
         settle(server)
@@ -62,7 +62,7 @@ def test_killed_with_its_workers_and_resumed_has_every_line_once(
     expected = {line: (200, b"x" * int(path.split("/")[2])) for line, path in enumerate(paths, 1)}
     assert results(fetch, "out.ndjson") == expected
     found = json.loads(done.stdout)
-    assert (found["done"], found["failed"]) == (600, 0)
+    assert (found["done"], found["failed"]) == (450, 0)
     assert fetch.left() == {"urls.txt", "out.ndjson"}
 
 
@@ -79,7 +79,7 @@ def test_interrupt_of_the_whole_group_finishes_and_says_how_to_go_on(
     fetch: Fetch, server: CountingServer
 ) -> None:
     """As Ctrl-C in a terminal, which goes to the workers, too."""
-    paths = [f"/ok/{n}" for n in range(400)]
+    paths = [f"/ok/{n}" for n in range(250)]
     fetch.write("urls.txt", [server.url + path for path in paths])
     server.delay = 0.05
     process = fetch.start(
@@ -91,14 +91,14 @@ def test_interrupt_of_the_whole_group_finishes_and_says_how_to_go_on(
     assert process.returncode == 1, err
     assert "Traceback" not in err
     asked = len(server.log)
-    assert asked < 400
+    assert asked < 250
     assert f"{asked} done, 0 failed" in out
     assert len(written(fetch)) == asked
     arguments = command_to_go_on(err)
     done = fetch(*arguments[arguments.index("fetch") + 1 :])
     assert done.returncode == 0, done.stderr
     assert set(server.paths().values()) == {1}
-    assert set(results(fetch, "out.ndjson")) == set(range(1, 401))
+    assert set(results(fetch, "out.ndjson")) == set(range(1, 251))
 
 
 @posix
@@ -132,7 +132,8 @@ def test_missing_distributed_is_said_before_anything_is_sent(fetch: Fetch, serve
 def test_scheduler_that_is_not_there_is_said(fetch: Fetch, server: CountingServer) -> None:
     pytest.importorskip("distributed")
     fetch.write("urls.txt", [f"{server.url}/ok/1"])
-    done = fetch("urls.txt", "-o", "out.ndjson", "--dask", f"tcp://127.0.0.1:{unused_port()}")
+    code = f"import wirespeed.cluster.dask as dask; dask.CONNECT_TIMEOUT = 0.5; {MAIN}"
+    done = fetch("urls.txt", "-o", "out.ndjson", "--dask", f"tcp://127.0.0.1:{unused_port()}", code=code)
     assert done.returncode == 2
     assert re.search(r"tcp://127\.0\.0\.1:\d+", done.stderr)
     assert not server.log
