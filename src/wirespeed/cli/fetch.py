@@ -31,7 +31,7 @@ STREAM: Final = "-"
 """In the place of a file: standard input or output."""
 _PLAIN_WIDTH: Final = 120
 """Columns of the tables where there is no terminal to ask."""
-_STOPPING: Final = "finishing what is under way; Ctrl-C again ends at once"
+_STOPPING: Final = "finishing; Ctrl-C again ends at once"
 
 
 def fetch(
@@ -107,7 +107,8 @@ class _Show:
         self._is_quiet = is_quiet
         self._err = _console(stderr=True)
         self._out = self._err if self._is_streamed else _console(stderr=False)
-        self.bar = Bar(self._err, is_wanted=not is_quiet)
+        # A bar below records that are on the terminal themselves would be torn by each.
+        self.bar = Bar(self._err, is_wanted=not is_quiet and not (self._is_streamed and sys.stdout.isatty()))
 
     @property
     def has_messages(self) -> bool:
