@@ -12,6 +12,9 @@ from yarl import URL
 from .._switch import NATIVE
 from .request import Request, described
 
+if TYPE_CHECKING or NATIVE:
+    from ..response import headers_of
+
 if TYPE_CHECKING:
     from ..policy import Outcome
 
@@ -114,11 +117,7 @@ class Result(_Fields):
         if self._headers is None:
             if self._head is None:
                 return _NO_HEADERS
-            fields = [
-                (name.decode("utf-8", "surrogateescape"), value.decode("utf-8", "surrogateescape"))
-                for name, value in self._head.fields
-            ]
-            self._headers, self._head = CIMultiDictProxy(CIMultiDict(fields)), None
+            self._headers, self._head = headers_of(self._head.fields), None
         return self._headers
 
     @property
@@ -180,7 +179,8 @@ class Result(_Fields):
         charset = parse_mimetype(self.headers.get(hdrs.CONTENT_TYPE, "")).parameters.get("charset")
         if charset:
             try:
-                b"".decode(charset)
+                # Nobody looks for the codec of no bytes at all.
+                b"\0\0\0\0".decode(charset, "ignore")
             except (LookupError, ValueError):
                 pass
             else:

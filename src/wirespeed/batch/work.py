@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 from aiohttp import ClientResponse, InvalidUrlClientError, hdrs
+from aiohttp.helpers import must_be_empty_body
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -168,7 +169,8 @@ class Work:
     async def _read(self, resp: ClientResponse) -> bytes:
         limit = self.max_body
         length = resp.content_length
-        if limit is None or resp.method == hdrs.METH_HEAD:
+        if limit is None or must_be_empty_body(resp.method, resp.status):
+            # Their Content-Length, if any, is that of another answer (RFC 9110 section 8.6).
             return await resp.read()
         if length is not None:
             if length > limit:

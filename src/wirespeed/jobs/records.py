@@ -134,7 +134,8 @@ def charset_of(content_type: str | None) -> str:
     """The charset that a Content-Type says; UTF-8 where it says none that we know."""
     charset = parse_mimetype(content_type or "").parameters.get("charset", _UTF_8)
     try:
-        b"".decode(charset)
+        # Nobody looks for the codec of no bytes at all.
+        b"\0\0\0\0".decode(charset, "ignore")
     except (LookupError, ValueError):
         return _UTF_8
     return _UTF_8 if charset.lower() in ("utf-8", "utf8") else charset
