@@ -41,13 +41,13 @@ def fetch(
     stop: Any = None,
     **options: Any,
 ) -> Report:
-    """Send very many requests from many processes, or many machines, and collect what comes back in one output.
+    """Send very many requests from many processes or machines, and collect what comes back in one output.
 
     Args:
         requests: path of a file of lines (see `wirespeed.jobs.read`), or requests; read as they are needed.
         output: see `wirespeed.jobs`: `*.parquet`, a directory, or NDJSON.
-        executor: any of `concurrent.futures`, or Dask's `client.get_executor()`; left open. None for processes
-            of our own.
+        executor: any of `concurrent.futures`, or Dask's `client.get_executor()`; left open. None for
+            processes of our own.
         workers: how many shards run at the same time; None for what the executor has, or one for each core.
         dask: address of a Dask scheduler, in the place of an executor.
         settings: how requests are sent. `rate` is that of all together; `concurrency` and `per_host` are of

@@ -129,8 +129,8 @@ class OwnCrew(Crew):
 def prepare_process() -> None:
     """What a worker process does first: it leaves Ctrl-C to its parent, and does not outlive it.
 
-    A terminal's Ctrl-C goes to all processes; the parent decides when its workers end. A parent that is killed
-    says nothing: its workers would wait for work for ever, since each of them holds both ends of the queue.
+    A terminal's Ctrl-C goes to all processes; the parent decides when its workers end. A parent that is
+    killed says nothing: its workers would wait for work for ever, since each holds both ends of the queue.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
