@@ -43,6 +43,7 @@ class Fetch:
         stdin: Any = subprocess.DEVNULL,
         stdout: Any = subprocess.PIPE,
         stderr: Any = subprocess.PIPE,
+        start_new_session: bool = False,
         **env: str,
     ) -> "subprocess.Popen[str]":
         process = subprocess.Popen(
@@ -53,6 +54,7 @@ class Fetch:
             stdin=stdin,
             stdout=stdout,
             stderr=stderr,
+            start_new_session=start_new_session,
             text=True,
             encoding="utf-8",
         )

@@ -267,7 +267,6 @@ BAD_OPTIONS = [
     (("--header", "X: a", "--header", "x: b"), "--header"),
     (("--method", "GET /"), "--method"),
     (("--workers", "0"), "--workers"),
-    (("--workers", "2", "--dask", "tcp://127.0.0.1:1"), "--workers"),
     (("--no-such-option",), "--no-such-option"),
     (("-o", "out.parquet/../other.ndjson", "more"), "more"),
 ]

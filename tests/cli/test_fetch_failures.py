@@ -7,7 +7,7 @@ import pytest
 from support.counting import CountingServer
 
 from .command import MAIN, Fetch
-from .test_fetch_kills import results, written
+from .test_fetch_kills import command_to_go_on, results, written
 
 LIMITED = """
 import resource, signal
@@ -66,7 +66,7 @@ def test_full_disk_keeps_what_is_written(fetch: Fetch, server: CountingServer, o
     done = fetch("urls.txt", "-o", output, "--concurrency", 4, code=LIMITED + MAIN)
     assert done.returncode == 2, done.stderr
     assert "too large" in done.stderr
-    assert "--resume" in done.stderr
+    assert command_to_go_on(done.stderr)[-2:] == ["--concurrency", "4"]
     have = written(fetch)
     assert 10 < len(have) < 120
     assert len(server.log) < 150
@@ -111,6 +111,19 @@ def test_full_standard_output_is_said(fetch: Fetch, server: CountingServer) -> N
     assert "No space left" in err
     assert "Traceback" not in err
     assert "Exception ignored" not in err
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full")
+def test_summary_that_cannot_be_printed_costs_the_exit_code_alone(
+    fetch: Fetch, server: CountingServer
+) -> None:
+    fetch.write("urls.txt", [f"{server.url}/ok/1"])
+    with open("/dev/full", "w") as full:
+        process = fetch.start("urls.txt", "-o", "out.ndjson", "--json", stdout=full)
+        _, err = process.communicate(timeout=30)
+    assert (process.returncode, len(err.splitlines())) == (1, 1), err
+    assert "No space left" in err
+    assert len(fetch.records("out.ndjson")) == 1
 
 
 def test_old_output_stays_until_the_new_one_is_whole(fetch: Fetch, server: CountingServer) -> None:

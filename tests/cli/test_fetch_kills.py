@@ -25,11 +25,12 @@ SEEDS = range(12 if os.environ.get("WIRESPEED_LONG", "") not in ("", "0") else 1
 
 
 def written(fetch: Fetch) -> "set[int]":
-    """The lines that have a whole record in the state directory."""
+    """The lines that have a whole record in the state directory, of workers that were killed, too."""
     found = set()
-    for part in fetch.folder.glob("*.partial/part-*.ndjson"):
-        for line in part.read_bytes().split(b"\n")[:-1]:
-            found.add(json.loads(line)["line"])
+    for kind in ("part-*.ndjson", "shard-*"):
+        for part in fetch.folder.glob(f"*.partial/{kind}"):
+            for line in part.read_bytes().split(b"\n")[:-1]:
+                found.add(json.loads(line)["line"])
     return found
 
 

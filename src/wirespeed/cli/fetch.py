@@ -31,7 +31,7 @@ STREAM: Final = "-"
 """In the place of a file: standard input or output."""
 _PLAIN_WIDTH: Final = 120
 """Columns of the tables where there is no terminal to ask."""
-_STOPPING: Final = "finishing what is under way; Ctrl-C again ends at once"
+_STOPPING: Final = "finishing; Ctrl-C again ends at once"
 
 
 def fetch(
@@ -63,8 +63,6 @@ def fetch(
     Exit code: 0 when all went well, 1 when a request failed or the job was
     interrupted, 2 when it could not run.
     """
-    if workers is not None and dask is not None:
-        raise typer.BadParameter("--workers are processes of this machine; Dask has its own workers")
     show = _Show(source, output, as_json=as_json, is_quiet=quiet)
     try:
         with options.naming("--header"):
@@ -109,7 +107,8 @@ class _Show:
         self._is_quiet = is_quiet
         self._err = _console(stderr=True)
         self._out = self._err if self._is_streamed else _console(stderr=False)
-        self.bar = Bar(self._err, is_wanted=not is_quiet)
+        # A bar below records that are on the terminal themselves would be torn by each.
+        self.bar = Bar(self._err, is_wanted=not is_quiet and not (self._is_streamed and sys.stdout.isatty()))
 
     @property
     def has_messages(self) -> bool:
@@ -126,9 +125,11 @@ class _Show:
             self._show(report, document)
             self._out.file.flush()
         except OSError as exc:
-            # The work is done all the same.
-            self._say(f"the summary could not be shown: {exc}")
+            # The work is done all the same; but not all went well.
             _drop(self._out)
+            if not self._is_streamed:
+                self._say(f"the summary could not be shown: {exc}")
+            return SOME_FAILED
         return 0 if report.is_complete and not report.summary.failed else SOME_FAILED
 
     def _show(self, report: Report, document: dict[str, Any]) -> None:
@@ -160,10 +161,14 @@ class _Show:
         if isinstance(error.__cause__, BrokenPipeError):
             # Who reads our records has left: that is their way to say enough.
             return SOME_FAILED
+        # Hints are for callers of `jobs`, too; here the whole command can be said.
+        resume = go_on() if "--resume" in error.hint else None
         if self._as_json:
-            self._print_json({"error": error.message, "hint": error.hint})
+            self._print_json({"error": error.message, "hint": error.hint, "resume": resume})
         if self.has_messages:
             self._say(str(error))
+            if resume is not None:
+                self._say(f"to go on: {resume}")
         return COULD_NOT_RUN
 
     def _print_json(self, document: dict[str, Any]) -> None:

@@ -143,12 +143,18 @@ Dedup = Annotated[
     ),
 ]
 Concurrency = Annotated[
-    int, typer.Option(min=1, metavar="N", help="Requests under way at a time.", rich_help_panel=_TRAFFIC)
+    int,
+    typer.Option(
+        min=1, metavar="N", help="Requests under way at a time, in each worker.", rich_help_panel=_TRAFFIC
+    ),
 ]
 PerHost = Annotated[
     int,
     typer.Option(
-        min=0, metavar="N", help="Connections to one host; 0 for any number.", rich_help_panel=_TRAFFIC
+        min=0,
+        metavar="N",
+        help="Connections to one host, of each worker; 0 for any number.",
+        rich_help_panel=_TRAFFIC,
     ),
 ]
 Rate = Annotated[
@@ -156,7 +162,7 @@ Rate = Annotated[
     typer.Option(
         callback=_rate,
         metavar="NUMBER",
-        help="Requests per second, further attempts included; no limit if left out.",
+        help="Requests per second of all workers together, further attempts included.",
         rich_help_panel=_TRAFFIC,
     ),
 ]
@@ -204,7 +210,11 @@ Quiet = Annotated[
 Workers = Annotated[
     int | None,
     typer.Option(
-        min=1, metavar="N", help="Processes that share the work.", rich_help_panel=_SCALE, show_default=False
+        min=1,
+        metavar="N",
+        help="Processes that share the work; of Dask, how many of its workers.",
+        rich_help_panel=_SCALE,
+        show_default=False,
     ),
 ]
 Dask = Annotated[

@@ -4,17 +4,22 @@ Lines are packed as they are read: bytes are small, their size is known, and the
 """
 
 import pickle
-from collections.abc import Iterator
+import time
 from dataclasses import dataclass, replace
 from operator import itemgetter
 
 from ..batch import Request
 from ..jobs import Line, Settings
+from .feed import Feed
 
 SIZE_MAX = 5_000
 """Requests of a shard: a second of a fast server's work, next to which a trip to a worker is noise."""
 SECONDS = 10.0
-"""Seconds of work that a shard should have: what the end of a job, a new share or Ctrl-C waits for."""
+"""Seconds after which a shard takes no more lines: the rate is divided anew, others may have the rest."""
+_AIM = 0.8 * SECONDS
+"""Seconds of work that shards are made for: most of them end by themselves."""
+PATIENCE = 0.3
+"""Seconds to wait for a shard to fill up, where lines are slow in coming."""
 BYTES_MAX = 4 * 2**20
 """Bytes of a shard's packed lines. Dask warns of what is sent to its scheduler from 10 MB on."""
 HELD_MAX = 4 * SIZE_MAX
@@ -22,6 +27,8 @@ HELD_MAX = 4 * SIZE_MAX
 HELD_BYTES_MAX = 8 * BYTES_MAX
 _SIZE_LEAST = 50
 """Requests of a shard, where there are as many and no rate is lower."""
+_LEAST = _AIM / SIZE_MAX
+"""Seconds for a request, below which it makes no difference."""
 _WEIGHT = 0.3
 """Of the latest shard, in the mean of how long requests take."""
 
@@ -41,7 +48,6 @@ class Shard:
         directory: the state of the job.
         bodies: directory for the bodies; None for bodies in the records.
         is_ordered: whether records are in the order of the lines.
-        is_last: whether nobody else could take what is left of it after `SECONDS`.
     """
 
     name: str
@@ -100,29 +106,40 @@ class Shelf:
     """Lines by their hosts, read as they are needed. At most `HELD_MAX` of them, of so many bytes, are held.
 
     Args:
-        lines: the lines.
+        feed: of the lines.
 
     Attributes:
         held: lines that were read and not taken.
-        has_ended: whether there are no more to read.
     """
 
-    def __init__(self, lines: Iterator[Line]) -> None:
-        self._lines = lines
+    def __init__(self, feed: Feed) -> None:
+        self._feed = feed
         self._hosts: dict[str, list[Packed]] = {}
         self._bytes = 0
+        self._taken_at = time.monotonic()
         self.held = 0
-        self.has_ended = False
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether there are no more lines to read."""
+        return self._feed.has_ended
 
     def take(self, size: int) -> list[Packed]:
-        """Take up to so many lines of as few hosts as may be, in the order of their numbers; [] at the end.
+        """Take up to so many lines of as few hosts as may be, in the order of their numbers.
 
         It reads until a host has as many, or no more can be held; then the hosts that have most are first.
+
+        Returns:
+            The lines; none at the end, or where it is better to wait for more.
 
         Raises:
             What the lines raise.
         """
         full = self._fill(size)
+        now = time.monotonic()
+        if self._feed.is_pending and self.held < size and now - self._taken_at < PATIENCE:
+            return []
+        self._taken_at = now
         taken: list[Packed] = []
         room = BYTES_MAX
         # A sort of all hosts takes less than reading the lines did: one for each shard.
@@ -142,10 +159,9 @@ class Shelf:
         for host, waiting in self._hosts.items():
             if len(waiting) >= size:
                 return host
-        while not self.has_ended and self.held < HELD_MAX and self._bytes < HELD_BYTES_MAX:
-            line = next(self._lines, None)
+        while self.held < HELD_MAX and self._bytes < HELD_BYTES_MAX:
+            line = self._feed.next()
             if line is None:
-                self.has_ended = True
                 break
             host = host_of(line)
             waiting = self._hosts.setdefault(host, [])
@@ -191,8 +207,8 @@ class Sizes:
     """
 
     def __init__(self, concurrency: int) -> None:
-        # Nothing is known yet: 10 s at a second for each request.
-        self._seconds = SECONDS / min(SIZE_MAX, max(_SIZE_LEAST, 10 * concurrency))
+        # Nothing is known yet: as if each took a second.
+        self._seconds = 1 / concurrency
         self._is_known = False
 
     def note(self, requests: int, seconds: float) -> None:
@@ -211,10 +227,10 @@ class Sizes:
             left: lines that are in no shard yet; None where nobody knows.
             slots: shards that run at the same time.
         """
-        size = min(SIZE_MAX, max(_SIZE_LEAST, int(SECONDS / self._seconds) if self._seconds else SIZE_MAX))
+        size = min(SIZE_MAX, max(_SIZE_LEAST, int(_AIM / max(self._seconds, _LEAST))))
         if left is not None:
             # Half of what is left, in equal parts: the last shards are small, and end together.
             size = min(size, max(_SIZE_LEAST, -(-left // (2 * slots))))
         if rate is not None:
-            size = min(size, max(1, int(SECONDS * rate)))
+            size = min(size, max(1, int(_AIM * rate)))
         return size

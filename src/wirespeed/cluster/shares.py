@@ -30,6 +30,11 @@ class Shares:
         # Of what is taken, not counted along: a sum that is added to and taken from drifts.
         return 0.0 if self.rate is None else max(0.0, self.rate - sum(self._taken.values()))
 
+    @property
+    def is_free(self) -> bool:
+        """Whether there is enough for another shard."""
+        return self.rate is None or self.free >= min(LEAST, self.rate) / 2
+
     def next(self, claimants: int) -> float | None:
         """What the next shard would get.
 
@@ -41,23 +46,31 @@ class Shares:
         """
         return None if self.rate is None else self.free / max(1, claimants)
 
-    def take(self, owner: int, claimants: int) -> float | None:
-        """Give a shard what `next` says.
+    def take(self, owner: int, share: float | None) -> float | None:
+        """Give a shard its share.
+
+        Args:
+            owner: the shard.
+            share: what `next` has said.
+
+        Returns:
+            Requests per second; None for no limit.
 
         Raises:
-            ValueError: it has a share, or all slots are taken.
+            ValueError: it has a share, or as much is not free.
         """
+        if self.rate is None:
+            return None
         if owner in self._taken:
             raise ValueError(f"shard {owner} has a share already")
-        if len(self._taken) >= self.slots:
-            raise ValueError(f"all {self.slots} shares are taken")
-        share = self.next(claimants)
-        self._taken[owner] = 0.0 if share is None else share
+        if share is None or not 0 < share <= self.free:
+            raise ValueError(f"of {self.rate} requests per second {self.free} are free, not {share}")
+        self._taken[owner] = share
         return share
 
     def give_back(self, owner: int) -> None:
         """A shard has ended. Its share goes to those that begin next."""
-        del self._taken[owner]
+        self._taken.pop(owner, None)
 
     def __len__(self) -> int:
         return len(self._taken)

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any
 
 from .errors import JobError
+from .leftovers import adopt_all, remove_all
 from .lineset import LineSet
 from .locking import Lock
 from .parts import recover
@@ -160,9 +161,11 @@ class Journal:
             # Of a removal that was interrupted; without a job nobody can tell whose records they are.
             for part in self.parts():
                 part.unlink()
+            remove_all(directory)
             known = {"format": FORMAT, **asdict(identity), "sessions": []}
         else:
             self._compare(known, identity)
+            adopt_all(directory)
             self._recover(known["sessions"])
         self._write({**known, "sessions": [*known["sessions"], time.time()]})
 
