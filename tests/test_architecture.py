@@ -26,6 +26,7 @@ FLOORS = {
     "_switch": 0,
     "_version": 0,
     "loops": 0,
+    "turns": 0,
     "_core": 10,
     "observe": 10,
     "policy": 11,

@@ -31,6 +31,7 @@ from .prepare import Prepared
 from .response import ClientResponse
 from .stamps import tell_request
 from .telling import origin_of
+from .turns import take_turns
 from .upload import new_writer, start_upload
 
 _RESPONSE_CLASSES = (ClientResponse, aiohttp.ClientResponse)
@@ -280,6 +281,7 @@ async def send_by_aiohttp(
             max_field_size=settings.max_field_size,
             max_headers=settings.max_headers,
         )
+        take_turns(req._body)
         resp = await req.send(conn)
         try:
             await resp.start(conn)

@@ -9,7 +9,7 @@ import asyncio
 import functools
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 import aiohttp
@@ -60,6 +60,13 @@ def _name(raw: bytes) -> istr:
             _NAMES.clear()
         _NAMES[raw] = name
     return name
+
+
+def headers_of(fields: Iterable[tuple[bytes, bytes]]) -> CIMultiDictProxy[str]:
+    """The header fields as aiohttp has them."""
+    return CIMultiDictProxy(
+        CIMultiDict([(_name(name), value.decode("utf-8", "surrogateescape")) for name, value in fields])
+    )
 
 
 def make_decoder(exchange: Exchange) -> DeflateBuffer | None:
@@ -257,10 +264,7 @@ class ClientResponse(StampedResponse):
     @_lazy
     def _headers(self, exchange: Exchange) -> CIMultiDictProxy[str]:  # type: ignore[override]
         assert exchange.head is not None
-        fields = [
-            (_name(name), value.decode("utf-8", "surrogateescape")) for name, value in exchange.head.fields
-        ]
-        return CIMultiDictProxy(CIMultiDict(fields))
+        return headers_of(exchange.head.fields)
 
     @_lazy
     def _raw_cookie_headers(self, exchange: Exchange) -> tuple[str, ...] | None:

@@ -15,6 +15,7 @@ from aiohttp.http import StreamWriter
 from ._core.connection import Connection
 from ._core.exchange import Exchange
 from .loops import start_task
+from .turns import take_turns
 
 
 def start_upload(
@@ -57,6 +58,7 @@ async def _send(
             await req._continue
         # A middleware, or whoever made the server wait, may have taken the body away meanwhile.
         if (body := req._body) is not None:
+            take_turns(body)
             await body.write_with_length(writer, length)
         await writer.write_eof()
     except Exception as exc:

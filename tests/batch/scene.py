@@ -50,7 +50,9 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(kind: str = "express", *, base: bool = False, limit: int = 0, **options: Any) -> AsyncIterator[Scene]:
+async def scene(
+    kind: str = "express", *, base: bool = False, limit: int = 0, **options: Any
+) -> AsyncIterator[Scene]:
     """A scene at whose end no slot is taken; then no task, timer or descriptor is left.
 
     Args:

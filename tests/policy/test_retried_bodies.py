@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 from support.checks import eventually
+from support.late import LateFile, once_late
 from support.local import Exchange
 from support.scripted import reset
 
@@ -33,7 +34,8 @@ from .sockets import (
 pytestmark = pytest.mark.filterwarnings("ignore:Sending a large body directly:ResourceWarning")
 
 SMALL = b"small body"
-BIG = bytes(range(256)) * 12_288  # 3 MiB: more than the sockets hold
+# 3 MiB: more than the sockets hold. No piece is like another, so that each is known to be in its place.
+BIG = b"".join(number.to_bytes(4, "big") for number in range(786_432))
 # Where a server stalls; 0.1 s pass in a garbage collection of a large process, too.
 SHORT = aiohttp.ClientTimeout(total=10, sock_read=0.3)
 PATIENT = aiohttp.ClientTimeout(total=10)
@@ -186,6 +188,23 @@ async def test_what_was_broken_off_is_sent_again_from_its_start(
         assert [payload_of(exchange) == BIG for exchange in others] == [True]
         if first.body:
             assert first.body_size <= others[0].body_size
+
+
+@pytest.mark.parametrize("operation", ["seek", "read"])
+@pytest.mark.parametrize("failure", [status(503), reset_now], ids=["503", "reset"])
+async def test_a_thread_that_reads_for_what_was_broken_off_does_not_read_for_the_next(
+    kind: Sessions, failure: Action, operation: str, tmp_path: Path
+) -> None:
+    """A thread goes on when its upload is cancelled, and would move the file under the next."""
+    (tmp_path / "body").write_bytes(BIG)
+    file = LateFile(tmp_path / "body", operation)
+    body = aiohttp.FormData({"name": "value"})
+    body.add_field("file", file, filename="body", content_type="application/octet-stream")
+    async with acting() as server, clean(kind, policies=retrying(), timeout=PATIENT) as session:
+        server.early_routes["/"] = Acts(once_late(file, failure), then=lambda x: server.early_routes.clear())
+        async with session.put(server.url(), data=body) as resp:
+            assert resp.status == 200
+        assert [payload_of(exchange) == BIG for exchange in server.exchanges[1:]] == [True]
 
 
 @pytest.mark.parametrize("data", [SMALL, BIG], ids=["small", "big"])

@@ -132,7 +132,7 @@ cdef class Drive:
                     given = self.take()
                 except StopIteration:
                     self.end(None)
-                except Exception as exc:
+                except (Exception, _CancelledError) as exc:
                     self.end(exc)
                 else:
                     if given is self.pending:

@@ -49,6 +49,13 @@ cdef class ResponseHead:
         return self.read
 
     @property
+    def block(self):
+        """The lines of the fields."""
+        if self.raw is None:
+            return b"".join([b"%b: %b\r\n" % field for field in self.read])
+        return self.raw[self.raw.index(b"\n") + 1:len(self.raw) - 2]
+
+    @property
     def reason(self):
         """The reason phrase, "" when there is none; bytes that are not UTF-8 become surrogates."""
         if self._reason is None:

@@ -58,5 +58,5 @@ def decode(body: bytes, encoding: bytes, limit: int | None) -> bytes:
             raise BodyTooLarge(limit)
         decoder.feed_eof()
     except ContentEncodingError as exc:
-        raise ClientPayloadError(f"{exc.code}, message={exc.message!r}") from exc
+        raise ClientPayloadError(str(exc)) from exc
     return b"".join(collected.parts)

@@ -141,7 +141,7 @@ class Drive:
                     given = self._source.take()
                 except StopIteration:
                     self._end(None)
-                except Exception as exc:
+                except (Exception, asyncio.CancelledError) as exc:
                     self._end(exc)
                 else:
                     if given is PENDING:

@@ -2,15 +2,18 @@
 
 import json
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from aiohttp import ClientPayloadError, hdrs
+from aiohttp import ClientPayloadError, ClientResponseError, RequestInfo, hdrs
 from aiohttp.helpers import parse_mimetype
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from .._switch import NATIVE
 from .request import Request, described
+
+if TYPE_CHECKING or NATIVE:
+    from ..response import headers_of
 
 if TYPE_CHECKING:
     from ..policy import Outcome
@@ -114,12 +117,17 @@ class Result(_Fields):
         if self._headers is None:
             if self._head is None:
                 return _NO_HEADERS
-            fields = [
-                (name.decode("utf-8", "surrogateescape"), value.decode("utf-8", "surrogateescape"))
-                for name, value in self._head.fields
-            ]
-            self._headers, self._head = CIMultiDictProxy(CIMultiDict(fields)), None
+            self._headers, self._head = headers_of(self._head.fields), None
         return self._headers
+
+    @property
+    def header_block(self) -> bytes:
+        """The lines of `headers`: far less to make than those are."""
+        if self._head is not None:
+            block: bytes = self._head.block
+            return block
+        lines = [f"{name}: {value}\r\n" for name, value in self.headers.items()]
+        return "".join(lines).encode("utf-8", "surrogateescape")
 
     @property
     def url(self) -> URL | None:
@@ -171,7 +179,7 @@ class Result(_Fields):
         charset = parse_mimetype(self.headers.get(hdrs.CONTENT_TYPE, "")).parameters.get("charset")
         if charset:
             try:
-                b"".decode(charset)
+                b" ".decode(charset, "ignore")  # without a byte to decode it is not looked up
             except (LookupError, ValueError):
                 pass
             else:
@@ -186,7 +194,7 @@ class Result(_Fields):
         facts = {
             "status": self.status,
             "body": self.body,
-            "error": self.error,
+            "error": _packed(self.error),
             "attempts": self.attempts,
             "elapsed": self.elapsed,
             "url": self.url,
@@ -194,5 +202,35 @@ class Result(_Fields):
         return _restored, (self._given, self.index, CIMultiDict(self.headers), facts)
 
 
+def _packed(error: BaseException | None) -> Any:
+    """An error that can be pickled: aiohttp's of a response have proxies, and the responses redirected."""
+    if not isinstance(error, ClientResponseError):
+        return error
+    facts = dict(vars(error))
+    info = facts.pop("request_info", None)
+    if isinstance(info, RequestInfo):
+        facts["info"] = (info.url, info.method, CIMultiDict(info.headers), info.real_url)
+    if facts.get("headers") is not None:
+        facts["headers"] = CIMultiDict(facts["headers"])
+    return _PackedError(type(error), {**facts, "history": ()})
+
+
+class _PackedError(NamedTuple):
+    kind: type[ClientResponseError]
+    facts: dict[str, Any]
+
+    def error(self) -> ClientResponseError:
+        facts = self.facts
+        url, method, headers, real_url = facts.pop("info", (None, "", CIMultiDict(), None))
+        info = RequestInfo(url, method, CIMultiDictProxy(headers), real_url)
+        if facts.get("headers") is not None:
+            facts["headers"] = CIMultiDictProxy(facts["headers"])
+        error = self.kind.__new__(self.kind, info, ())
+        vars(error).update(facts, request_info=info)
+        return error
+
+
 def _restored(given: Any, index: int, headers: CIMultiDict[str], facts: dict[str, Any]) -> Result:
+    if isinstance(facts["error"], _PackedError):
+        facts["error"] = facts["error"].error()
     return Result(given, index, headers=CIMultiDictProxy(headers), **facts)

@@ -69,8 +69,8 @@ class _Feeder:
         self._at_hand: deque[Any] = deque()
         self._task: asyncio.Task[None] | None = None
         self._room: asyncio.Future[None] | None = None
-        self._has_ended = False
-        self._error: Exception | None = None
+        self._has_ended = self._is_closed = False
+        self._error: BaseException | None = None
 
     def start(self, ahead: int, on_more: Callable[[], object]) -> None:
         self._task = asyncio.get_running_loop().create_task(self._feed(ahead, on_more))
@@ -89,25 +89,42 @@ class _Feeder:
 
     async def _feed(self, ahead: int, on_more: Callable[[], object]) -> None:
         try:
-            async for item in self._items:
-                self._at_hand.append(item)
-                on_more()
-                while len(self._at_hand) >= ahead:
-                    self._room = asyncio.get_running_loop().create_future()
-                    await self._room
-        except Exception as exc:
-            self._error = exc
-        finally:
-            self._has_ended = True
             try:
+                await self._take_all(ahead, on_more)
+            finally:
                 # A generator that is left in its middle would wait for the garbage collector.
                 close = getattr(self._items, "aclose", None)
                 if close is not None:
                     await close()
-            finally:
-                on_more()
+        except (Exception, asyncio.CancelledError) as exc:
+            # What was cancelled may be something that the iterable waited for.
+            self._on_error(exc)
+        finally:
+            self._has_ended = True
+            on_more()
+
+    async def _take_all(self, ahead: int, on_more: Callable[[], object]) -> None:
+        loop = asyncio.get_running_loop()
+        async for item in self._items:
+            if self._is_closed:
+                # It has swallowed the cancellation.
+                return
+            self._at_hand.append(item)
+            on_more()
+            while len(self._at_hand) >= ahead:
+                self._room = loop.create_future()
+                await self._room
+
+    def _on_error(self, exc: BaseException) -> None:
+        if not self._is_closed:
+            self._error = exc
+        elif isinstance(exc, Exception):
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": "Error in closing the requests of a batch", "exception": exc}
+            )
 
     def close(self) -> "list[asyncio.Task[Any]]":
+        self._is_closed = True
         if self._task is None or self._task.done():
             return []
         self._task.cancel()

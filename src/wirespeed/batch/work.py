@@ -5,10 +5,12 @@ before another attempt counts against its timeout, and a body that broke off is 
 """
 
 from collections.abc import Awaitable
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
 from aiohttp import ClientResponse, InvalidUrlClientError, hdrs
+from aiohttp.helpers import must_be_empty_body
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -105,14 +107,13 @@ class Work:
 
     async def perform(self, given: Any, index: int) -> Result:
         """Send a request and read its response. Raises nothing but what ends the task."""
-        loop = self.session._loop
-        begun_at = loop.time()
+        begun_at = perf_counter()
         try:
             method, url, options = arguments(given)
             resp, body = await self.send(method, url, {**self.options, **options})
         except Exception as exc:
-            return self.failed(given, index, exc, loop.time() - begun_at)
-        return self.answered(given, index, resp, body, loop.time() - begun_at)
+            return self.failed(given, index, exc, perf_counter() - begun_at)
+        return self.answered(given, index, resp, body, perf_counter() - begun_at)
 
     async def send(self, method: str, url: Any, options: dict[str, Any]) -> tuple[ClientResponse, bytes]:
         """Send a request by the session's own method, and again where the policies have it so.
@@ -168,7 +169,8 @@ class Work:
     async def _read(self, resp: ClientResponse) -> bytes:
         limit = self.max_body
         length = resp.content_length
-        if limit is None or resp.method == hdrs.METH_HEAD:
+        if limit is None or must_be_empty_body(resp.method, resp.status):
+            # Their Content-Length, if any, is that of another answer (RFC 9110 section 8.6).
             return await resp.read()
         if length is not None:
             if length > limit:

@@ -10,6 +10,7 @@ from .._version import __version__
 from . import run
 from .bench import bench
 from .doctor import doctor
+from .fetch import fetch
 
 app = typer.Typer(
     name="wirespeed",
@@ -21,6 +22,7 @@ app = typer.Typer(
 )
 app.command()(bench)
 app.command()(doctor)
+app.command(no_args_is_help=True)(fetch)
 
 
 @app.command(

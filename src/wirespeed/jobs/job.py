@@ -98,6 +98,7 @@ class OpenJob:
             return
         if job.resume and self.output.is_there() and not Journal.is_there(self.output.path):
             self.is_done = True
+            Journal.sweep(self.output.path)
             self.output.recover(self.summary)
             self.summary.recovered = self.summary.done
             return

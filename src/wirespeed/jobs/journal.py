@@ -8,6 +8,7 @@ A record counts as written when its whole line is in a part. A process that is k
 of them: they are in the kernel's hands. At worst the last line is torn, and cut off when the job is resumed.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -93,6 +94,18 @@ class Journal:
     def is_there(cls, output: "str | os.PathLike[str]") -> bool:
         """Whether a job with that output was interrupted."""
         return (cls.directory_of(output) / _JOB).exists()
+
+    @classmethod
+    def sweep(cls, output: "str | os.PathLike[str]") -> None:
+        """Remove what is left of a state whose removal was interrupted, as far as that is possible."""
+        directory = cls.directory_of(output)
+        with contextlib.suppress(OSError):
+            lock = Lock.take(directory / _LOCK)
+            # Not while somebody begins a job there.
+            if lock is not None:
+                if not (directory / _JOB).exists():
+                    shutil.rmtree(directory, ignore_errors=True)
+                lock.release()
 
     def new_part(self) -> Path:
         """The path of a part that is not there yet."""

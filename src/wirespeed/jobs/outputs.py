@@ -18,7 +18,7 @@ from .bodies import TEMPORARY
 from .errors import JobError
 from .merging import merged
 from .parts import records
-from .records import decode
+from .records import decode_figures
 from .summary import Summary
 
 STDOUT = "-"
@@ -194,7 +194,8 @@ def _collect(target: Path, parts: Sequence[Path], ordered: bool) -> None:
 
 def _replace(path: Path, write: Callable[[Path], None]) -> None:
     """Put a file in its place at once."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # Always the same name: what a killed process has left, the next one takes. There is one at a time.
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
         temporary.unlink(missing_ok=True)
         write(temporary)
@@ -226,7 +227,7 @@ def _recover(path: Path, summary: Summary) -> None:
 
 def _decoded(path: Path) -> Iterator[dict[str, Any]]:
     for raw in records(path):
-        record = decode(raw)
+        record = decode_figures(raw)
         if record is None:
             raise JobError(f"{path} is not the output of a job")
         yield record

@@ -12,7 +12,7 @@ from collections.abc import Generator
 from typing import Protocol
 
 from .lineset import LineSet
-from .records import decode
+from .records import decode_figures
 from .summary import Summary
 
 FLUSH_SIZE = 256 * 2**10
@@ -161,7 +161,7 @@ def recover(path: "str | os.PathLike[str]", done: LineSet, summary: Summary) -> 
     whole = 0
     with open(path, "r+b") as file:
         for raw in file:
-            record = decode(raw) if raw.endswith(b"\n") else None
+            record = decode_figures(raw)
             if record is None:
                 break
             whole += len(raw)

@@ -12,6 +12,7 @@ from .._switch import NATIVE
 from ..batch import Batch, Progress
 from ..client import ClientSession
 from ..loops import run
+from ..testing.machine import raise_file_limit
 from .bodies import write_body
 from .errors import JobError
 from .intake import Intake, Waiting
@@ -26,6 +27,10 @@ if TYPE_CHECKING or NATIVE:
 else:
     from ..fallback import TCPConnector
 
+OPEN_FACTOR = 2
+"""Connections for each request under way, those among them that wait for their host's next request."""
+FILES_USUAL = 200
+"""Connections from which on more open files may be needed than systems usually allow: 256 on macOS."""
 PROGRESS_INTERVAL = 0.25
 """Seconds between calls of `on_progress`."""
 STOP_INTERVAL = 0.1
@@ -131,8 +136,13 @@ class Sending:
         settings, loop = self._settings, asyncio.get_running_loop()
         self._begun_at = loop.time()
         self._intake = Intake(lines)
+        self._look()
         writer = PartWriter(file, is_synced=is_synced)
-        connector = TCPConnector(limit=settings.concurrency, limit_per_host=settings.per_host)
+        # Idle ones are counted: of very many hosts each would be kept for its next request.
+        most = OPEN_FACTOR * settings.concurrency
+        if most > FILES_USUAL:
+            raise_file_limit()
+        connector = TCPConnector(limit=settings.concurrency, limit_per_host=settings.per_host, max_open=most)
         try:
             # No cookies: what one request brings must not change another, which may be on another machine,
             # and a jar of very many hosts grows without end.
@@ -183,11 +193,8 @@ class Sending:
         told_at = self._begun_at
         while True:
             await asyncio.sleep(STOP_INTERVAL)
-            if not self._is_stopped and self._should_stop is not None and self._should_stop():
-                self._is_stopped = True
-                self._intake.stop()
-                if self._settings.rate is not None:
-                    asyncio.get_running_loop().call_later(RATE_DRAIN, self._drop)
+            if self._look() and self._settings.rate is not None:
+                asyncio.get_running_loop().call_later(RATE_DRAIN, self._drop)
             if writer.error is not None:
                 # There may be no result for long, and nowhere to put it.
                 self._drop()
@@ -195,6 +202,14 @@ class Sending:
             if now - told_at >= PROGRESS_INTERVAL:
                 told_at = now
                 self._report()
+
+    def _look(self) -> bool:
+        """Look whether to stop; true when it is time, once."""
+        if self._is_stopped or self._should_stop is None or not self._should_stop():
+            return False
+        self._is_stopped = True
+        self._intake.stop()
+        return True
 
     def _drop(self) -> None:
         self._dropping = asyncio.ensure_future(self._batch.aclose())

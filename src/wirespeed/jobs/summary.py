@@ -12,8 +12,8 @@ BAD_LINE = "BadLine"
 SHOWN_MAX = 10
 """Bad lines that are kept with their message."""
 _DIGITS = 3
-_LATENCY_MAX = 2**42
-"""Microseconds: 50 days."""
+_LATENCY_MAX = 2**38
+"""Microseconds: three days."""
 _UNITS = 11
 """Bits of the first values of the histogram, each of which has a count of its own: 2048 at three digits."""
 _QUANTILES = {"p50": 50.0, "p90": 90.0, "p99": 99.0, "p99.9": 99.9}
@@ -81,7 +81,8 @@ class Summary:
             self.failed += 1
         elif status is None or status >= 400:
             self.failed += 1
-        micros = min(int(elapsed * _MICRO), _LATENCY_MAX - 1)
+        # Rounded, as records have it.
+        micros = min(int(elapsed * _MICRO + 0.5), _LATENCY_MAX - 1)
         shift = micros.bit_length() - _UNITS
         self._latencies[micros if shift <= 0 else micros >> shift << shift] += 1
 
@@ -139,7 +140,8 @@ class Summary:
 
     def _latency(self) -> dict[str, float]:
         histogram = self.latency()
-        figures = {name: histogram.get_value_at_percentile(q) / _MICRO for name, q in _QUANTILES.items()}
+        values = histogram.get_percentile_to_value_dict(list(_QUANTILES.values()))
+        figures = {name: values.get(quantile, 0) / _MICRO for name, quantile in _QUANTILES.items()}
         figures["max"] = histogram.get_max_value() / _MICRO
         figures["mean"] = round(histogram.get_mean_value() / _MICRO, 6)
         return figures

@@ -31,6 +31,7 @@ from aiohttp.helpers import TimerNoop
 from aiohttp.payload import BytesPayload
 
 from .._switch import NATIVE
+from ..turns import take_turns
 from . import second_try
 from .budget import BudgetFigures, RetryBudget
 from .classify import Classifier
@@ -245,6 +246,8 @@ class Policies:
             PolicyError: a policy refuses it.
             What sending raises; it has `retry_history`, as the response has.
         """
+        if self.retry is not None and (body := request.body):
+            take_turns(body)  # a session of aiohttp's does not
         if self._plan is not None:
             return self._plan(request, handler)
         return self._perform(request, handler)
@@ -351,7 +354,7 @@ class Policies:
         if resp is not None:
             resp.release()
         if body:
-            # Two uploads must not read one body.
+            # Two uploads must not read one body; what a thread reads yet, see `take_turns`.
             await request.close()
         if request._continue is not None:
             # What the last upload waited for was answered, or cancelled with it.
