@@ -113,12 +113,8 @@ def test_stop(cluster: Any, slow: Recorder, tmp_path: Path) -> None:
         if progress.done > 50:
             stop.set()
 
-    options: dict[str, Any] = {
-        "dask": cluster.scheduler_address,
-        "output": tmp_path / "out",
-        "concurrency": 10,
-    }
-    report = fetch(urls, **options, on_progress=tell, stop=stop)
+    output, address = tmp_path / "out", cluster.scheduler_address
+    report = fetch(urls, dask=address, output=output, concurrency=10, on_progress=tell, stop=stop)
     assert not report.is_complete
     assert 50 < report.summary.done < 1_900
     again = fetch(urls, dask=address, output=output, concurrency=10, resume=True)
