@@ -104,7 +104,7 @@ class Shards:
 
 
 def shard_named(name: str) -> Shard:
-    return Shard(name, 0, ((1, b""),), Settings(), "", None, False)
+    return Shard(name, 0, 1, ((1, b""),), Settings(), "", None, False)
 
 
 def run(

@@ -36,7 +36,9 @@ def session(tmp_path: Path) -> Session:
 def shard_of(server: Recorder, directory: Path, count: int, settings: Settings | None = None) -> Shard:
     lines = [Line(number, Request("GET", url)) for number, url in enumerate(server.urls(count), 1)]
     packed = tuple((line.number, pack(line)) for line in lines)
-    return Shard("token-1", 0, packed, settings or Settings(concurrency=5), str(directory), None, False)
+    return Shard(
+        "token-1", 0, count, packed, settings or Settings(concurrency=5), str(directory), None, False
+    )
 
 
 def test_a_shard_is_a_part(server: Recorder, tmp_path: Path, session: Session) -> None:
@@ -47,6 +49,15 @@ def test_a_shard_is_a_part(server: Recorder, tmp_path: Path, session: Session) -
     assert {record["body"] for record in records_of(part)} == {f"/{number}" for number in range(1, 21)}
     assert not leftovers(tmp_path)
     assert session.counts(shard) == (20, 20, 0, report.summary.bytes)
+
+
+def test_lines_in_a_file(server: Recorder, tmp_path: Path, session: Session) -> None:
+    shard = shard_of(server, tmp_path, 20).spilled(tmp_path)
+    assert len(pickle.dumps(shard)) < 1_000
+    assert run_shard(shard).summary.done == 20
+    shard.forget()
+    shard.forget()
+    assert [path.name for path in tmp_path.glob("lines-*")] == []
 
 
 def test_a_shard_that_is_done_is_not_sent_again(server: Recorder, tmp_path: Path, session: Session) -> None:

@@ -149,7 +149,9 @@ def _run(opened: OpenJob, crew: Crew, how: _How, mirror: Mirror | None) -> bool:
     with _state(opened) as (directory, stdout):
         shares = Shares(opened.job.settings.rate, crew.slots)
         on_part = None if stdout is None else stdout.take
-        work = JobWork(opened, directory, shares.slots, how.on_progress, on_part, mirror)
+        work = JobWork(
+            opened, directory, shares.slots, how.on_progress, on_part, mirror, mirror is None or crew.is_local
+        )
         scheduler = Scheduler(crew, work, run_shard, shares, how.stop)
         try:
             try:

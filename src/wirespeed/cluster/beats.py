@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from types import TracebackType
 
-from .shards import Shard
+from .shards import SPILLED, Shard
 
 _SESSION = "session-"
 _BEAT = "beat-"
@@ -47,7 +47,7 @@ class Session:
         Raises:
             OSError: it cannot be written.
         """
-        for pattern in (f"{_SESSION}*", f"{_BEAT}*"):
+        for pattern in (f"{_SESSION}*", f"{_BEAT}*", f"{SPILLED}*"):
             for left in self._directory.glob(pattern):
                 left.unlink(missing_ok=True)
         self._file.touch()

@@ -33,9 +33,11 @@ class Crew:
         slots: how many shards can run at the same time.
         ahead: how many more may wait at the executor, so that no worker waits for this process.
         dies_together: whether the end of one worker is that of all that run.
+        is_local: whether its workers surely see the files of this process.
     """
 
     dies_together = True
+    is_local = False
 
     def __init__(self, executor: Executor, slots: int | None = None) -> None:
         self._executor = executor
@@ -96,6 +98,8 @@ class OwnCrew(Crew):
     Args:
         workers: how many; None for one for each core.
     """
+
+    is_local = True
 
     def __init__(self, workers: int | None = None) -> None:
         self._workers = workers or os.cpu_count() or 1

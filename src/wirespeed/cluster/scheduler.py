@@ -27,7 +27,7 @@ LOST_MAX = 3
 """How often a shard may get lost without anybody's death."""
 GIVEN_UP_MAX = 3
 """Shards in a row that are given up, after which it is the workers that are wrong, not the shards."""
-STILLBORN_MAX = 2
+STILLBORN_MAX = 3
 """Pools in a row whose workers may die before they have begun anything."""
 TROUBLE_MAX = 10.0
 """Seconds that nothing may be heard of a scheduler."""

@@ -3,10 +3,13 @@
 Lines are packed as they are read: bytes are small, their size is known, and they go to a worker as they are.
 """
 
+import contextlib
+import os
 import pickle
 import time
 from dataclasses import dataclass, replace
 from operator import itemgetter
+from pathlib import Path
 
 from ..batch import Request
 from ..jobs import Line, Settings
@@ -32,6 +35,8 @@ _LEAST = _AIM / SIZE_MAX
 _WEIGHT = 0.3
 """Of the latest shard, in the mean of how long requests take."""
 
+SPILLED = "lines-"
+"""How names of files begin that have the lines of a shard."""
 Packed = tuple[int, bytes]
 """The number of a line, and the line."""
 
@@ -43,7 +48,8 @@ class Shard:
     Attributes:
         name: of its own in the job, in all its sessions; part of the names of its files.
         attempt: how often it was begun before. Makes it another task for schedulers that remember results.
-        lines: packed, by their numbers.
+        count: how many lines it has.
+        lines: packed; or the path of a file that has them, where the worker can read it.
         settings: how to send them; `rate` is the shard's share.
         directory: the state of the job.
         bodies: directory for the bodies; None for bodies in the records.
@@ -52,14 +58,45 @@ class Shard:
 
     name: str
     attempt: int
-    lines: tuple[Packed, ...]
+    count: int
+    lines: "tuple[Packed, ...] | str"
     settings: Settings
     directory: str
     bodies: str | None
     is_ordered: bool
 
     def __len__(self) -> int:
-        return len(self.lines)
+        return self.count
+
+    def packed(self) -> tuple[Packed, ...]:
+        """Its lines, by their numbers.
+
+        Raises:
+            OSError: the file that has them cannot be read.
+        """
+        if not isinstance(self.lines, str):
+            return self.lines
+        lines: tuple[Packed, ...] = pickle.loads(Path(self.lines).read_bytes())
+        return lines
+
+    def spilled(self, directory: Path) -> "Shard":
+        """The same with its lines in a file, for workers that can read it.
+
+        A pipe to processes takes 64 KiB, and CPython before 3.12 waits for ever for a worker that died while
+        it should have read the rest. A scheduler has better things to do, too.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        path = directory / f"{SPILLED}{self.name}"
+        path.write_bytes(pickle.dumps(self.packed(), pickle.HIGHEST_PROTOCOL))
+        return replace(self, lines=str(path))
+
+    def forget(self) -> None:
+        """Remove the file; it is done."""
+        if isinstance(self.lines, str):
+            with contextlib.suppress(OSError):
+                os.unlink(self.lines)
 
     def again(self, rate: float | None) -> "Shard":
         """The same for another attempt, with another share of the rate."""

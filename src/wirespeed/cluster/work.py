@@ -11,7 +11,7 @@ from ..jobs import JobError, OpenJob, Summary
 from ..jobs.leftovers import leftovers, part_of
 from .beats import Session
 from .feed import Feed
-from .shards import SECONDS, Shard, Shelf, Sizes
+from .shards import SECONDS, Packed, Shard, Shelf, Sizes
 from .storage import Mirror
 from .worker import UNSHARED, ShardReport, give_up
 
@@ -31,6 +31,7 @@ class JobWork:
         on_progress: told four times a second how far it is.
         on_part: told of each part that is whole; it may take it away.
         mirror: where the state is in storage: `directory` is a copy of it.
+        is_shared: whether workers can read what is in `directory`.
 
     Attributes:
         summary: of all reports so far.
@@ -44,6 +45,7 @@ class JobWork:
         on_progress: Callable[[Progress], object] | None = None,
         on_part: Callable[[Path], None] | None = None,
         mirror: Mirror | None = None,
+        is_shared: bool = True,
     ) -> None:
         job = opened.job
         self._opened, self._directory, self._slots = opened, directory, slots
@@ -51,9 +53,10 @@ class JobWork:
         self._shelf = Shelf(Feed(opened.lines(), may_wait=opened.source.may_wait))
         self._sizes = Sizes(job.settings.concurrency)
         bodies = opened.output.bodies
+        self._is_shared = is_shared
         where = str(directory) if mirror is None else mirror.state.url
         self._pattern = Shard(
-            "", 0, (), job.settings, where, None if bodies is None else str(bodies), job.ordered
+            "", 0, 0, (), job.settings, where, None if bodies is None else str(bodies), job.ordered
         )
         self.session = Session(directory, uuid.uuid4().hex[:8])
         self._count = self._taken = 0
@@ -74,7 +77,7 @@ class JobWork:
         if not lines:
             return None
         self._taken += len(lines)
-        return replace(self._pattern, name=self._new_name(), lines=tuple(lines))
+        return self._new(self._pattern, tuple(lines))
 
     def wanted(self, rate: float | None, room: int) -> int:
         if rate is None or not self._shelf.has_ended:
@@ -96,13 +99,13 @@ class JobWork:
             raise JobError(
                 f"worker {report.worker} has written a part that is not in {part.parent}", UNSHARED
             )
+        left = None
+        if report.left:
+            numbers = set(report.left)
+            left = self._new(shard, tuple(packed for packed in shard.packed() if packed[0] in numbers))
         self._note(shard, report, part)
         self._sizes.note(report.sent, report.seconds)
-        if not report.left:
-            return None
-        left = set(report.left)
-        lines = tuple(packed for packed in shard.lines if packed[0] in left)
-        return replace(shard, name=self._new_name(), attempt=0, lines=lines)
+        return left
 
     def give_up(self, shard: Shard, reason: str) -> None:
         here = replace(shard, directory=str(self._directory))
@@ -138,12 +141,15 @@ class JobWork:
             )
         )
 
-    def _new_name(self) -> str:
+    def _new(self, pattern: Shard, lines: tuple[Packed, ...]) -> Shard:
         self._count += 1
-        return f"{self.session.token}-{self._count:06d}"
+        name = f"{self.session.token}-{self._count:06d}"
+        shard = replace(pattern, name=name, attempt=0, count=len(lines), lines=lines)
+        return shard.spilled(self._directory) if self._is_shared else shard
 
     def _note(self, shard: Shard, report: ShardReport, part: Path) -> None:
         self.session.forget(shard)
+        shard.forget()
         self.summary.merge(report.summary)
         self.summary.seconds = time.monotonic() - self._begun_at
         if self._on_part is not None:

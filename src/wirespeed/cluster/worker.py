@@ -110,7 +110,7 @@ def _part(shard: Shard, write: Callable[[Path, LineSet, Summary], Summary]) -> S
         raise _trouble(directory, exc) from exc
     left: tuple[int, ...] = ()
     if summary.done < len(shard):
-        left = tuple(number for number, _ in shard.lines if number not in done)
+        left = tuple(number for number, _ in shard.packed() if number not in done)
     return ShardReport(shard.name, summary, left, latest.done, latest.seconds, worker_name())
 
 
@@ -121,7 +121,7 @@ def worker_name() -> str:
 
 def _rest(shard: Shard, done: LineSet) -> Iterator[Line]:
     """The lines that have no record, unpacked as they are taken."""
-    return (unpack(packed) for packed in shard.lines if packed[0] not in done)
+    return (unpack(packed) for packed in shard.packed() if packed[0] not in done)
 
 
 def _send(shard: Shard, writing: Path, done: LineSet, before: Summary) -> Summary:
