@@ -303,9 +303,11 @@ cdef class Errand(RequestCoroutine):
         self.state = CoroutineState.RUNNING
         if state == CoroutineState.DELEGATED:
             # Not before its first step: what it was given, such as a slot of the pool, it gives back itself.
+            self.state = CoroutineState.ENDED
             self.drive.loop.call_soon(self.inner.cancel)
             self.inner.add_done_callback(self._on_left)
-        elif state == CoroutineState.WAITING:
+            return 0
+        if state == CoroutineState.WAITING:
             try:
                 self._on_thrown(_CancelledError())
             except BaseException:
@@ -355,6 +357,7 @@ cdef class Errand(RequestCoroutine):
         """A task that nobody waits for any more has ended, perhaps before it could be cancelled."""
         if not task.cancelled() and task.exception() is None and self.stage == Stage.DIALLING:
             self.pool.give_back(task.result())
+        self._end()
 
     cdef object delegate(self, object coroutine):
         if self.stage == Stage.DIALLING:
