@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 from support.checks import eventually
+from support.names import Names
 
 from wirespeed.batch import Batch
 
-from .scene import KINDS, Scene, answer_held, collected, endless, scene
+from .scene import KINDS, Scene, answer_held, collected, connector, endless, scene
 
 PATHS = ["/ok", "/hold", "/half", "/endless", "/drop", "/late", "/redirect?to=/ok", "/redirect?to=/hold"]
 """Answers that are there, to come, half there, without end, and broken."""
@@ -278,6 +279,43 @@ async def test_closed_at_every_point(kind: str, is_async: bool) -> None:
             assert await collected(batch) == []
             at.server.held.clear()
         await settled(at)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("delay", [0.0, 0.0005])
+async def test_closed_at_every_point_of_dialling(kind: str, delay: float) -> None:
+    # By names, which are asked for in Python; more requests than the pool has places for.
+    options = {"resolver": Names(delay=delay), "limit": 2, "use_dns_cache": False}
+    async with scene(connector=connector(kind, **options)) as at:
+        url = f"http://name.test:{at.server.port}"
+        gone = await refused_port()
+
+        def source() -> Any:
+            while True:
+                yield f"{url}/echo"
+                yield f"http://name.test:{gone}/"
+                yield f"{url}/drop"
+
+        for turns in range(60):
+            batch = at.session.batch(source(), concurrency=6)
+            step = asyncio.ensure_future(anext(batch))
+            for _ in range(turns % 30):
+                await asyncio.sleep(0)
+            if turns >= 30:
+                await step
+            await batch.aclose()
+            await asyncio.gather(step, return_exceptions=True)
+            await at.is_idle()
+        await settled(at)
+
+
+async def refused_port() -> int:
+    """A port where nobody listens."""
+    server = await asyncio.get_running_loop().create_server(asyncio.Protocol, "127.0.0.1", 0)
+    port: int = server.sockets[0].getsockname()[1]
+    server.close()
+    await server.wait_closed()
+    return port
 
 
 @pytest.mark.parametrize("kind", KINDS)
