@@ -302,8 +302,12 @@ cdef class Errand(RequestCoroutine):
         cdef CoroutineState state = self.state
         self.state = CoroutineState.RUNNING
         if state == CoroutineState.DELEGATED:
-            self.inner.cancel()
-        elif state == CoroutineState.WAITING:
+            # Not before its first step: what it was given, such as a slot of the pool, it gives back itself.
+            self.state = CoroutineState.ENDED
+            self.drive.loop.call_soon(self.inner.cancel)
+            self.inner.add_done_callback(self._on_left)
+            return 0
+        if state == CoroutineState.WAITING:
             try:
                 self._on_thrown(_CancelledError())
             except BaseException:
@@ -348,6 +352,12 @@ cdef class Errand(RequestCoroutine):
         if self.state == CoroutineState.ENDED:
             return
         self.go(_CancelledError() if future.cancelled() else future.exception())
+
+    def _on_left(self, task):
+        """A task that nobody waits for any more has ended, perhaps before it could be cancelled."""
+        if not task.cancelled() and task.exception() is None and self.stage == Stage.DIALLING:
+            self.pool.give_back(task.result())
+        self._end()
 
     cdef object delegate(self, object coroutine):
         if self.stage == Stage.DIALLING:
