@@ -27,13 +27,13 @@ def take_turns(body: Any) -> None:
     Args:
         body: a request's; what aiohttp does not read in threads remains as it is. None and b"" are none.
     """
-    if isinstance(body, MultipartWriter):
+    cls: Any = type(body)
+    if getattr(cls, "write_with_length", None) is IOBasePayload.write_with_length:
+        body.__class__ = _in_turns(cls)
+        body._reading = threading.Lock()
+    elif isinstance(body, MultipartWriter):
         for part, _, _ in body._parts:
             take_turns(part)
-    elif isinstance(body, IOBasePayload) and type(body).write_with_length is IOBasePayload.write_with_length:
-        file: Any = body
-        file.__class__ = _in_turns(type(body))
-        file._reading = threading.Lock()
 
 
 class _InTurns(IOBasePayload):

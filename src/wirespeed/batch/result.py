@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from aiohttp import ClientPayloadError, hdrs
+from aiohttp import ClientPayloadError, ClientResponseError, RequestInfo, hdrs
 from aiohttp.helpers import parse_mimetype
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
@@ -179,8 +179,7 @@ class Result(_Fields):
         charset = parse_mimetype(self.headers.get(hdrs.CONTENT_TYPE, "")).parameters.get("charset")
         if charset:
             try:
-                # Nobody looks for the codec of no bytes at all.
-                b"\0\0\0\0".decode(charset, "ignore")
+                b" ".decode(charset, "ignore")  # without a byte to decode it is not looked up
             except (LookupError, ValueError):
                 pass
             else:
@@ -195,7 +194,7 @@ class Result(_Fields):
         facts = {
             "status": self.status,
             "body": self.body,
-            "error": self.error,
+            "error": _packed(self.error),
             "attempts": self.attempts,
             "elapsed": self.elapsed,
             "url": self.url,
@@ -203,5 +202,35 @@ class Result(_Fields):
         return _restored, (self._given, self.index, CIMultiDict(self.headers), facts)
 
 
+def _packed(error: BaseException | None) -> Any:
+    """An error that can be pickled: aiohttp's of a response have proxies, and the responses redirected."""
+    if not isinstance(error, ClientResponseError):
+        return error
+    facts = dict(vars(error))
+    info = facts.pop("request_info", None)
+    if isinstance(info, RequestInfo):
+        facts["info"] = (info.url, info.method, CIMultiDict(info.headers), info.real_url)
+    if facts.get("headers") is not None:
+        facts["headers"] = CIMultiDict(facts["headers"])
+    return _PackedError(type(error), {**facts, "history": ()})
+
+
+class _PackedError(NamedTuple):
+    kind: type[ClientResponseError]
+    facts: dict[str, Any]
+
+    def error(self) -> ClientResponseError:
+        facts = self.facts
+        url, method, headers, real_url = facts.pop("info", (None, "", CIMultiDict(), None))
+        info = RequestInfo(url, method, CIMultiDictProxy(headers), real_url)
+        if facts.get("headers") is not None:
+            facts["headers"] = CIMultiDictProxy(facts["headers"])
+        error = self.kind.__new__(self.kind, info, ())
+        vars(error).update(facts, request_info=info)
+        return error
+
+
 def _restored(given: Any, index: int, headers: CIMultiDict[str], facts: dict[str, Any]) -> Result:
+    if isinstance(facts["error"], _PackedError):
+        facts["error"] = facts["error"].error()
     return Result(given, index, headers=CIMultiDictProxy(headers), **facts)

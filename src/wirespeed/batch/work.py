@@ -5,6 +5,7 @@ before another attempt counts against its timeout, and a body that broke off is 
 """
 
 from collections.abc import Awaitable
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -106,14 +107,13 @@ class Work:
 
     async def perform(self, given: Any, index: int) -> Result:
         """Send a request and read its response. Raises nothing but what ends the task."""
-        loop = self.session._loop
-        begun_at = loop.time()
+        begun_at = perf_counter()
         try:
             method, url, options = arguments(given)
             resp, body = await self.send(method, url, {**self.options, **options})
         except Exception as exc:
-            return self.failed(given, index, exc, loop.time() - begun_at)
-        return self.answered(given, index, resp, body, loop.time() - begun_at)
+            return self.failed(given, index, exc, perf_counter() - begun_at)
+        return self.answered(given, index, resp, body, perf_counter() - begun_at)
 
     async def send(self, method: str, url: Any, options: dict[str, Any]) -> tuple[ClientResponse, bytes]:
         """Send a request by the session's own method, and again where the policies have it so.
