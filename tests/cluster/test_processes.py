@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 import wirespeed.jobs
 from wirespeed.batch import Progress, Request
 from wirespeed.cluster import fetch

@@ -125,7 +125,6 @@ def _run(opened: OpenJob, crew: Crew, on_progress: OnProgress | None, stop: Call
                 work.session.begin()
                 scheduler.run()
             except Exception:
-                work.session.end()
                 scheduler.drain(DRAIN)
                 raise
             finally:

@@ -77,6 +77,9 @@ class JobWork:
             return room
         return min(room, -(-self._shelf.held // max(1, int(SECONDS * rate / room))))
 
+    def stop(self) -> None:
+        self.session.end()
+
     def has_begun(self, shard: Shard) -> bool:
         return bool(leftovers(self._directory, shard.name))
 
