@@ -198,7 +198,7 @@ cdef class HookedCoroutine(NativeCoroutine):
         cdef Lane lane = hop.lane
         cdef dict options = hop.options
         cdef bint is_simple = not (
-            lane.cookie_jar._cookies
+            lane.has_cookies()
             or "params" in options or "headers" in options or "json" in options or "data" in options
         )
         hop.address = lane._address(hop.session, hop.str_or_url)
@@ -235,7 +235,7 @@ cdef class HookedCoroutine(NativeCoroutine):
 
     cdef object _cookie_field(self):
         cdef Hop hop = self.hop
-        if not hop.lane.cookie_jar._cookies:
+        if not hop.lane.has_cookies():
             return None
         return hop.lane._cookies(hop.session, hop.address)
 

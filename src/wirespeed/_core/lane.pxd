@@ -76,6 +76,7 @@ cdef class Lane:
     cdef object raise_for_status
     cdef bint is_plain                  # heads may be put together from shapes
     cdef bint is_usual_jar
+    cdef bint is_dummy_jar              # it never has cookies
 
     cdef object json_serialize, json_serialize_bytes
 
@@ -90,6 +91,7 @@ cdef class Lane:
     cdef public long long express       # requests that took this lane
 
     cdef bint is_current(self, object session) except -1
+    cdef bint has_cookies(self) except -1
     cdef Times times_of(self, object timeout)
     cdef Prepared kept(self, object method, object str_or_url)
     cdef int keep(self, Prepared prepared, object str_or_url) except -1

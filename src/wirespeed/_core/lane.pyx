@@ -195,6 +195,10 @@ cdef class Lane:
             )
         )
 
+    cdef bint has_cookies(self) except -1:
+        """Whether there are any, in a jar that is usual."""
+        return not self.is_dummy_jar and bool(self.cookie_jar._cookies)
+
     def renew(self, session):
         """Look at the session anew, and forget what was made of it.
 
@@ -229,6 +233,7 @@ cdef class Lane:
         self.times = self.other_times = self._new_times(session._timeout)
         self.is_plain, self.is_usual_jar = self._is_plain(session)
         self.jar_count = len(session._cookie_jar.__dict__) if self.is_usual_jar else 0
+        self.is_dummy_jar = self.is_usual_jar and not hasattr(session._cookie_jar, "_cookies")
         self.generation = self.watch.generation
         # Perhaps derived by the user, who may change them as well.
         self.own_watch = Watch(type(session), type(connector))
@@ -340,7 +345,7 @@ cdef class Lane:
         cdef dict jar
         if not self.is_usual_jar:
             return self._ask_jar(session, address.url)
-        if not self.cookie_jar._cookies:
+        if not self.has_cookies():
             return None
         jar = self.cookie_jar.__dict__
         # No query has a say in it.
