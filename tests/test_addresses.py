@@ -4,6 +4,7 @@ import asyncio
 import gc
 import itertools
 from typing import Any
+from unittest import mock
 
 import aiohttp
 import pytest
@@ -18,6 +19,7 @@ import wirespeed
 
 pytestmark = pytest.mark.skipif(not wirespeed.NATIVE, reason="aiohttp parses every URL")
 if wirespeed.NATIVE:
+    from wirespeed import shapes
     from wirespeed._core.address import Origin, plain_address
     from wirespeed._core.lane import Kept, Prepared
 
@@ -218,6 +220,23 @@ async def test_cookies_are_those_of_the_path() -> None:
     theirs = await run(aiohttp)
     assert len({cookie for _, cookie in theirs}) > 2
     assert await run(wirespeed) == theirs
+
+
+async def test_listeners_who_see_the_url_cost_no_memory_of_cookies() -> None:
+    async def ignore(session: Any, context: Any, params: Any) -> None:
+        params.url.human_repr()
+
+    config = wirespeed.TraceConfig()
+    config.on_request_start.append(ignore)
+    async with LocalServer() as server:
+        options: Any = {"cookie_jar": wirespeed.CookieJar(unsafe=True), "cookies": {"a": "1"}}
+        async with wirespeed.ClientSession(trace_configs=[config], **options) as session:
+            with mock.patch.object(type(session._lane), "_remember_cookies") as remember:
+                remember.side_effect = shapes.remember_cookies
+                for i in range(10):
+                    await (await session.get(server.url(f"/ok?i={i}"))).read()
+            assert remember.call_count <= 2
+        assert all(("Cookie", "a=1") in each.headers for each in server.exchanges)
 
 
 async def test_results_of_a_batch_have_their_urls() -> None:

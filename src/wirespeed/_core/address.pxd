@@ -14,6 +14,7 @@ cdef class Origin:
 cdef class Address:
     """Where a request goes, as the user says it."""
     cdef object given                   # the URL without the params of the request, or the text of it
+    cdef object made                    # the URL, once it was asked for
     cdef readonly Origin origin
     cdef readonly str target            # path and query
     cdef str joint                      # between the target and more of a query

@@ -9,8 +9,6 @@ would change. Such a URL is made when somebody asks for it. It must not judge: w
 from yarl import URL
 
 cimport cython
-from cpython.dict cimport PyDict_GetItemWithError
-from cpython.object cimport PyObject
 
 cdef extern from "Python.h":
     bint PyUnicode_IS_ASCII(object text)
@@ -71,8 +69,9 @@ cdef class Address:
     @property
     def url(self):
         """The URL, without the params of the request; made when it is asked for."""
-        self.given = as_url(self.given)
-        return self.given
+        if self.made is None:
+            self.made = as_url(self.given)
+        return self.made
 
     cdef str without_query(self):
         """The text before the query, or None where there is no query, or no text."""
@@ -109,7 +108,7 @@ cpdef Address plain_address(str text, dict origins):
     """
     cdef Address address
     cdef Py_ssize_t size, at, path_at
-    cdef PyObject* origin
+    cdef Origin origin
     cdef const unsigned char* url
     if not PyUnicode_IS_ASCII(text):
         return None
@@ -117,8 +116,8 @@ cpdef Address plain_address(str text, dict origins):
     path_at = _end_of_authority(url, size)
     if path_at < 0:
         return None
-    origin = PyDict_GetItemWithError(origins, text[:path_at])
-    if origin is NULL:
+    origin = origins.get(text[:path_at])
+    if origin is None:
         return None
     at = path_at
     while at < size and _parts[url[at]] & IN_PATH:
@@ -140,7 +139,7 @@ cpdef Address plain_address(str text, dict origins):
     if path_at == size or url[path_at] != c"/":
         target = "/" + target
     address = Address.__new__(Address)
-    _fill(address, text, <Origin> origin, target, has_query)
+    _fill(address, text, origin, target, has_query)
     return address
 
 
