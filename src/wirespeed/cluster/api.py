@@ -88,6 +88,8 @@ def run(
         raise TypeError("executor and dask exclude each other")
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be at least 1, not {workers}")
+    if executor is None and dask is None:
+        OwnCrew.check()
     how = _How(executor, workers, dask, on_progress, getattr(stop, "is_set", stop) or (lambda: False))
     if not is_url(job.output):
         return _open_and_run(job, how, None)
@@ -135,11 +137,8 @@ def _crew(how: _How) -> Iterator[Crew]:
         crew = (DaskCrew if DaskCrew.fits(how.executor) else Crew)(how.executor, how.workers)
     try:
         yield crew
-    except JobError:
-        crew.close()
-        raise
     except BaseException:
-        # Ctrl-C, or a bug: nobody waits for workers any more.
+        # Whatever it is, workers have had their time to end.
         crew.close(is_hard=True)
         raise
     crew.close()

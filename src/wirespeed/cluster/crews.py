@@ -14,6 +14,8 @@ from ..jobs import JobError
 
 _ORPHANED = 1
 """Exit code of a worker whose parent is gone; nobody is left to see it."""
+_AHEAD_MAX = 8
+"""Shards that wait at an executor: whichever worker is free next takes one."""
 GUARD = (
     'a script that fetches with workers must do so below `if __name__ == "__main__":`, '
     "since each worker imports it"
@@ -38,7 +40,7 @@ class Crew:
     def __init__(self, executor: Executor, slots: int | None = None) -> None:
         self._executor = executor
         self.slots = slots or self._slots()
-        self.ahead = self.slots
+        self.ahead = min(self.slots, _AHEAD_MAX)
 
     def _slots(self) -> int:
         # Of ProcessPoolExecutor and ThreadPoolExecutor, and of most that are modelled on them.
@@ -96,10 +98,18 @@ class OwnCrew(Crew):
     """
 
     def __init__(self, workers: int | None = None) -> None:
-        if getattr(multiprocessing.current_process(), "_inheriting", False):
-            raise RuntimeError(GUARD)
         self._workers = workers or os.cpu_count() or 1
         super().__init__(self._new(), self._workers)
+
+    @staticmethod
+    def check() -> None:
+        """See that this process may start others; before anything else is done.
+
+        Raises:
+            RuntimeError: it is being started itself, and imports the script that did.
+        """
+        if getattr(multiprocessing.current_process(), "_inheriting", False):
+            raise RuntimeError(GUARD)
 
     def _new(self) -> ProcessPoolExecutor:
         context = multiprocessing.get_context("spawn")
@@ -113,10 +123,6 @@ class OwnCrew(Crew):
     def renew(self) -> None:
         self._executor.shutdown(wait=True, cancel_futures=True)
         self._executor = self._new()
-
-    def pids(self) -> list[int]:
-        """The processes that are there."""
-        return list(getattr(self._executor, "_processes", None) or ())
 
     def close(self, *, is_hard: bool = False) -> None:
         if is_hard:
