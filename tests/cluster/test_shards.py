@@ -8,12 +8,13 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from yarl import URL
+
 from wirespeed.batch import Request
 from wirespeed.cluster import shards as shards_module
 from wirespeed.cluster.feed import Feed
 from wirespeed.cluster.shards import HELD_MAX, SIZE_MAX, Shelf, Sizes, host_of, pack, unpack
 from wirespeed.jobs import Line
-from yarl import URL
 
 
 def lines_of(*hosts: str) -> Iterator[Line]:
@@ -138,9 +139,14 @@ def test_errors_of_the_input_come_through() -> None:
         yield
 
     shelf = Shelf(Feed(lines(), may_wait=True))
+    deadline = time.monotonic() + 20
     with pytest.raises(OSError, match="gone"):
-        while not shelf.has_ended:
-            shelf.take(1)
+        _take_all(shelf, deadline)
+
+
+def _take_all(shelf: Shelf, deadline: float) -> None:
+    while not shelf.has_ended and time.monotonic() < deadline:
+        shelf.take(1)
 
 
 # Sizes

@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from wirespeed.cluster.shares import LEAST, Shares
 
 RATES = st.floats(0.01, 1e6)

@@ -5,6 +5,7 @@ import importlib.util
 import io
 import json
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -266,6 +267,14 @@ def test_an_input_that_may_wait_does_not_hold_up_what_is_under_way(place: Place)
 
 
 # What cannot run
+
+
+def test_jobs_are_imported_without_the_packages_of_extras() -> None:
+    program = (
+        "import sys; sys.modules.update(dict.fromkeys(['hdrh', 'pyarrow', 'distributed', 'rich', 'typer']))\n"
+        "import wirespeed.jobs"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=30)
 
 
 def test_a_missing_input_is_named_and_nothing_is_left(place: Place) -> None:

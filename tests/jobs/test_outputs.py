@@ -93,6 +93,11 @@ def test_one_part_is_the_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "part-00000.ndjson"]
 
 
+def test_one_part_that_repeats_a_line_is_the_output_without_that(tmp_path: Path) -> None:
+    output_of(tmp_path / "out").finish(parts_of(tmp_path, [3, 1, 3]))
+    assert (tmp_path / "out").read_bytes() == record(3) + record(1)
+
+
 def test_no_part_is_an_empty_output(tmp_path: Path) -> None:
     output_of(tmp_path / "out").finish([])
     assert (tmp_path / "out").read_bytes() == b""

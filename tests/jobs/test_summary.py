@@ -37,7 +37,7 @@ def noted(outcomes: list[Any]) -> Summary:
     return summary
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)  # the histogram is Python
 @given(st.lists(st.lists(outcomes, max_size=8), max_size=4))
 def test_pieces_add_up_to_the_whole(pieces: list[list[Any]]) -> None:
     whole = noted([outcome for piece in pieces for outcome in piece])
@@ -47,7 +47,7 @@ def test_pieces_add_up_to_the_whole(pieces: list[list[Any]]) -> None:
     assert total.as_dict() == whole.as_dict()
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)  # the histogram is Python
 @given(st.lists(outcomes, max_size=8))
 def test_records_give_the_same_figures_as_results(outcomes: list[Any]) -> None:
     before, after = Summary(), Summary()
@@ -66,7 +66,7 @@ def test_records_give_the_same_figures_as_results(outcomes: list[Any]) -> None:
     assert after.bad_lines == before.bad_lines == [(99, "no host")]
 
 
-@settings(max_examples=30)
+@settings(max_examples=30, deadline=None)  # the histogram is Python
 @given(st.lists(st.floats(0, 4000), min_size=1, max_size=50))
 def test_quantiles_are_right_to_three_digits(times: list[float]) -> None:
     summary = noted([(200, None, 1, elapsed, b"") for elapsed in times])

@@ -280,7 +280,7 @@ cdef class Errand(RequestCoroutine):
                 self.begun_at = _clock()
                 result = self._begin()
                 if not self.is_settled and self.prepared is not None:
-                    drive.retrying.count(self.prepared.real_url)
+                    drive.retrying.count(self.prepared)
             elif state == CoroutineState.DELEGATED:
                 task, self.inner = self.inner, None
                 result = self._on_inner_done(task.result()) if exc is None else self._on_inner_failed(exc)

@@ -237,7 +237,7 @@ cdef class HookedCoroutine(NativeCoroutine):
         cdef Hop hop = self.hop
         if not hop.lane.cookie_jar._cookies:
             return None
-        return hop.lane._cookies(hop.session, hop.address, hop.prepared.real_url)
+        return hop.lane._cookies(hop.session, hop.address)
 
     cdef object _begin(self):
         return self._enter() if self.hop.listeners is None else self._tell()

@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from .dask import DaskCrew, OwnDaskCrew
 from .scheduler import Scheduler
 from .shares import Shares
 from .stdout import Stdout
+from .storage import Mirror, is_url
 from .work import JobWork
 from .worker import run_shard
 
@@ -45,7 +47,8 @@ def fetch(
 
     Args:
         requests: path of a file of lines (see `wirespeed.jobs.read`), or requests; read as they are needed.
-        output: see `wirespeed.jobs`: `*.parquet`, a directory, or NDJSON.
+        output: see `wirespeed.jobs`: `*.parquet`, a directory, or NDJSON. A URL that fsspec knows, such as
+            "s3://bucket/out.ndjson", for workers that share no file system; the state is beside it.
         executor: any of `concurrent.futures`, or Dask's `client.get_executor()`; left open. None for
             processes of our own.
         workers: how many shards run at the same time; None for what the executor has, or one for each core.
@@ -85,23 +88,51 @@ def run(
         raise TypeError("executor and dask exclude each other")
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be at least 1, not {workers}")
+    how = _How(executor, workers, dask, on_progress, getattr(stop, "is_set", stop) or (lambda: False))
+    if not is_url(job.output):
+        return _open_and_run(job, how, None)
+    with Mirror(job) as mirror:
+        try:
+            report = _open_and_run(mirror.job, how, mirror)
+        except JobError as exc:
+            raise mirror.renamed(exc) from exc
+        return mirror.named(report)
+
+
+@dataclass
+class _How:
+    """Who runs a job, and who is told."""
+
+    executor: Executor | None
+    workers: int | None
+    dask: str | None
+    on_progress: OnProgress | None
+    stop: Callable[[], bool]
+
+
+def _open_and_run(job: Job, how: _How, mirror: Mirror | None) -> Report:
     with OpenJob(job) as opened:
         if opened.is_done:
             return opened.finish()
-        with _crew(executor, workers, dask) as crew:
-            is_whole = _run(opened, crew, on_progress, getattr(stop, "is_set", stop) or (lambda: False))
-        return opened.finish() if is_whole else opened.interrupted()
+        if mirror is not None:
+            mirror.begin()
+        with _crew(how) as crew:
+            is_whole = _run(opened, crew, how, mirror)
+        report = opened.finish() if is_whole else opened.interrupted()
+        if mirror is not None and is_whole:
+            mirror.publish()
+        return report
 
 
 @contextmanager
-def _crew(executor: Executor | None, workers: int | None, dask: str | None) -> Iterator[Crew]:
+def _crew(how: _How) -> Iterator[Crew]:
     crew: Crew
-    if dask is not None:
-        crew = OwnDaskCrew(dask, workers)
-    elif executor is None:
-        crew = OwnCrew(workers)
+    if how.dask is not None:
+        crew = OwnDaskCrew(how.dask, how.workers)
+    elif how.executor is None:
+        crew = OwnCrew(how.workers)
     else:
-        crew = (DaskCrew if DaskCrew.fits(executor) else Crew)(executor, workers)
+        crew = (DaskCrew if DaskCrew.fits(how.executor) else Crew)(how.executor, how.workers)
     try:
         yield crew
     except JobError:
@@ -114,18 +145,18 @@ def _crew(executor: Executor | None, workers: int | None, dask: str | None) -> I
     crew.close()
 
 
-def _run(opened: OpenJob, crew: Crew, on_progress: OnProgress | None, stop: Callable[[], bool]) -> bool:
+def _run(opened: OpenJob, crew: Crew, how: _How, mirror: Mirror | None) -> bool:
     """Returns whether all of it is done."""
     with _state(opened) as (directory, stdout):
         shares = Shares(opened.job.settings.rate, crew.slots)
-        work = JobWork(opened, directory, shares.slots, on_progress, None if stdout is None else stdout.take)
-        scheduler = Scheduler(crew, work, run_shard, shares, stop)
+        on_part = None if stdout is None else stdout.take
+        work = JobWork(opened, directory, shares.slots, how.on_progress, on_part, mirror)
+        scheduler = Scheduler(crew, work, run_shard, shares, how.stop)
         try:
             try:
                 work.session.begin()
                 scheduler.run()
             except Exception:
-                work.session.end()
                 scheduler.drain(DRAIN)
                 raise
             finally:

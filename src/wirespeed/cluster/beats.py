@@ -60,7 +60,7 @@ class Session:
     def counts(self, shard: Shard) -> Counts:
         """How far a shard is; zeros where nothing is known."""
         try:
-            taken, done, failed, size = map(int, _path(shard).read_bytes().split())
+            taken, done, failed, size = map(int, _path(shard, self._directory).read_bytes().split())
         except (OSError, ValueError):
             return 0, 0, 0, 0
         return taken, done, failed, size
@@ -68,14 +68,14 @@ class Session:
     def forget(self, shard: Shard) -> None:
         """A shard has ended."""
         with contextlib.suppress(OSError):
-            _path(shard).unlink(missing_ok=True)
+            _path(shard, self._directory).unlink(missing_ok=True)
 
 
 class Beat:
     """Says how far a shard is; nothing depends on it, so it never fails."""
 
     def __init__(self, shard: Shard) -> None:
-        self._path = _path(shard)
+        self._path = _path(shard, Path(shard.directory))
         self._file: int | None = None
 
     def __enter__(self) -> "Beat":
@@ -98,5 +98,5 @@ class Beat:
                 os.write(self._file, b" ".join(b"%20d" % count for count in counts))
 
 
-def _path(shard: Shard) -> Path:
-    return Path(shard.directory) / f"{_BEAT}{shard.name}"
+def _path(shard: Shard, directory: Path) -> Path:
+    return directory / f"{_BEAT}{shard.name}"

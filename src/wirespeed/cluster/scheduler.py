@@ -1,4 +1,4 @@
-"""Keeps a crew at work until there is no more: submits shards, takes their reports, and repeats what was lost.
+"""Keeps a crew at work until there is no more: submits shards, takes reports, and repeats what was lost.
 
     waiting -> submitted -> reported                                  the usual way
                submitted -> waiting      its worker died, or nobody knows what became of it
@@ -49,6 +49,9 @@ class Work(Protocol):
 
     def wanted(self, rate: float | None, room: int) -> int:
         """How many shards `next` could have at once for such a rate in all, up to `room`."""
+
+    def stop(self) -> None:
+        """Let shards that run take no more lines, as far as they can be told."""
 
     def has_begun(self, shard: Shard) -> bool:
         """Whether a worker has begun it."""
@@ -105,6 +108,7 @@ class Scheduler:
         self._running: dict[Future[Any], _Entry] = {}
         self._again: deque[_Entry] = deque()
         self._dead: list[_Entry] = []
+        self._is_broken = False
         self._count = self._given_up = self._stillborn = 0
         self._troubled_at: float | None = None
         self.is_stopped = self.is_complete = False
@@ -156,7 +160,8 @@ class Scheduler:
 
     def _halt(self) -> None:
         self.is_stopped = True
-        for future, entry in self._running.items():
+        self._work.stop()
+        for future, entry in list(self._running.items()):
             # Dask would drop also what runs.
             if not self._work.has_begun(entry.shard):
                 future.cancel()
@@ -172,7 +177,9 @@ class Scheduler:
             self._submit(entry, share)
 
     def _has_room(self) -> bool:
-        if self.is_stopped or self._troubled_at is not None or len(self._running) >= self._room:
+        if self.is_stopped or self._is_broken or self._troubled_at is not None:
+            return False
+        if len(self._running) >= self._room:
             return False
         if self._crew.dies_together and any(entry.is_suspect for entry in self._running.values()):
             return False
@@ -200,11 +207,10 @@ class Scheduler:
         try:
             self._running[self._crew.submit(self._perform, entry.shard)] = entry
         except BrokenExecutor:
-            # Since the last look. Those that ran say so next; where none did, nobody does.
+            # Since the last look. Those that ran are about to say so.
+            self._is_broken = True
             self._shares.give_back(entry.owner)
             self._again.appendleft(entry)
-            if not self._running:
-                self._renew(has_begun=False)
         except BaseException:
             self._shares.give_back(entry.owner)
             raise
@@ -223,14 +229,13 @@ class Scheduler:
         return entry
 
     def _collect(self) -> None:
-        is_broken = False
         for future in self._wait():
-            is_broken |= self._settle(future)
-        if is_broken:
+            self._settle(future)
+        if self._is_broken:
             self._bury()
 
-    def _settle(self, future: "Future[Any]") -> bool:
-        """Deal with what has ended. Returns whether its executor is broken."""
+    def _settle(self, future: "Future[Any]") -> None:
+        """Deal with what has ended."""
         entry = self._take(future)
         exc = CancelledError() if future.cancelled() else future.exception()
         if exc is None:
@@ -238,15 +243,14 @@ class Scheduler:
         elif isinstance(exc, JobError):
             raise exc
         elif isinstance(exc, BrokenExecutor):
+            self._is_broken = True
             self._dead.append(entry)
-            return True
         elif self._crew.is_death(exc):
             self._died(entry)
         elif self._crew.is_lost(exc):
             self._lost(entry)
         else:
             self._failed(entry, exc)
-        return False
 
     def _reported(self, entry: _Entry, report: ShardReport) -> None:
         self._given_up = self._stillborn = 0
@@ -286,7 +290,9 @@ class Scheduler:
         self._stillborn = 0 if has_begun else self._stillborn + 1
         if self._stillborn >= STILLBORN_MAX:
             raise JobError("the workers die before they begin", GUARD)
-        self._crew.renew()
+        if not self.is_stopped:
+            self._crew.renew()
+            self._is_broken = False
 
     def _died(self, entry: _Entry) -> None:
         """A worker has died of it, or near it."""

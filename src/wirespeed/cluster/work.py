@@ -12,6 +12,7 @@ from ..jobs.leftovers import leftovers, part_of
 from .beats import Session
 from .feed import Feed
 from .shards import SECONDS, Shard, Shelf, Sizes
+from .storage import Mirror
 from .worker import UNSHARED, ShardReport, give_up
 
 PROGRESS_INTERVAL = 0.25
@@ -29,6 +30,7 @@ class JobWork:
         slots: shards that run at the same time.
         on_progress: told four times a second how far it is.
         on_part: told of each part that is whole; it may take it away.
+        mirror: where the state is in storage: `directory` is a copy of it.
 
     Attributes:
         summary: of all reports so far.
@@ -41,15 +43,17 @@ class JobWork:
         slots: int,
         on_progress: Callable[[Progress], object] | None = None,
         on_part: Callable[[Path], None] | None = None,
+        mirror: Mirror | None = None,
     ) -> None:
         job = opened.job
         self._opened, self._directory, self._slots = opened, directory, slots
-        self._on_progress, self._on_part = on_progress, on_part
+        self._on_progress, self._on_part, self._mirror = on_progress, on_part, mirror
         self._shelf = Shelf(Feed(opened.lines(), may_wait=opened.source.may_wait))
         self._sizes = Sizes(job.settings.concurrency)
         bodies = opened.output.bodies
+        where = str(directory) if mirror is None else mirror.state.url
         self._pattern = Shard(
-            "", 0, (), job.settings, str(directory), None if bodies is None else str(bodies), job.ordered
+            "", 0, (), job.settings, where, None if bodies is None else str(bodies), job.ordered
         )
         self.session = Session(directory, uuid.uuid4().hex[:8])
         self._count = self._taken = 0
@@ -77,11 +81,17 @@ class JobWork:
             return room
         return min(room, -(-self._shelf.held // max(1, int(SECONDS * rate / room))))
 
+    def stop(self) -> None:
+        self.session.end()
+
     def has_begun(self, shard: Shard) -> bool:
-        return bool(leftovers(self._directory, shard.name))
+        # In storage there is nothing before the end.
+        return self._mirror is not None or bool(leftovers(self._directory, shard.name))
 
     def report(self, shard: Shard, report: ShardReport) -> Shard | None:
         part = part_of(self._directory, shard.name)
+        if self._mirror is not None:
+            self._mirror.collect(shard)
         if not part.exists():
             raise JobError(
                 f"worker {report.worker} has written a part that is not in {part.parent}", UNSHARED
@@ -95,7 +105,11 @@ class JobWork:
         return replace(shard, name=self._new_name(), attempt=0, lines=lines)
 
     def give_up(self, shard: Shard, reason: str) -> None:
-        self._note(shard, give_up(shard, LOST, reason), part_of(self._directory, shard.name))
+        here = replace(shard, directory=str(self._directory))
+        report = give_up(here, LOST, reason)
+        if self._mirror is not None:
+            self._mirror.give_up(shard)
+        self._note(here, report, part_of(self._directory, shard.name))
 
     def tick(self, running: list[Shard]) -> None:
         now = time.monotonic()

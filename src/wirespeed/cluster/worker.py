@@ -21,6 +21,7 @@ from ..jobs.records import encode_bad
 from ..jobs.summary import BAD_LINE
 from .beats import Beat, is_on
 from .shards import SECONDS, Shard, unpack
+from .storage import in_storage, is_url
 
 UNSHARED = "the workers need the output's directory under the same path: a file system that all share"
 
@@ -54,6 +55,9 @@ def run_shard(shard: Shard) -> ShardReport:
     Raises:
         JobError: the records could not be written.
     """
+    if is_url(shard.directory):
+        report: ShardReport = in_storage(shard, run_shard)
+        return report
     return _part(shard, lambda writing, done, before: _send(shard, writing, done, before))
 
 

@@ -134,7 +134,7 @@ class OpenJob:
             try:
                 self.output.finish(self.journal.parts(), ordered=self.job.ordered)
             except JobError as exc:
-                raise JobError(exc.message, f"{exc.hint or _RESUME}") from exc
+                raise JobError(exc.message, exc.hint or _RESUME) from exc
             self.journal.remove()
         return Report(self.summary, True, os.fspath(self.job.output))
 

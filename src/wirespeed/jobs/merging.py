@@ -27,6 +27,13 @@ def merged(parts: Sequence[Path], *, ordered: bool = False) -> Iterator[bytes]:
             yield raw
 
 
+def repeats(part: Path) -> bool:
+    """Whether a part has more than one record of a line."""
+    seen = LineSet()
+    with contextlib.closing(records(part)) as stream:
+        return not all(seen.add(number_of(raw)) for raw in stream)
+
+
 def _by_number(parts: Sequence[Path]) -> Iterator[bytes]:
     """Merge parts, by way of files of their own where there are too many to be open at once."""
     made: list[Path] = []

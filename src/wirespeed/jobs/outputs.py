@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 from .bodies import TEMPORARY
 from .errors import JobError
-from .merging import merged
+from .merging import merged, repeats
 from .parts import records
 from .records import decode_figures
 from .summary import Summary
@@ -181,7 +181,7 @@ def _check_directory(directory: Path) -> None:
 
 
 def _collect(target: Path, parts: Sequence[Path], ordered: bool) -> None:
-    if len(parts) == 1:
+    if len(parts) == 1 and not repeats(parts[0]):
         # It is the output; another name for it takes no time and no space.
         try:
             os.link(parts[0], target)
