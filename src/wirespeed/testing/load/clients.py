@@ -117,7 +117,7 @@ class SessionClient(Client):
             )
         else:
             self._session = module.ClientSession(connector=connector, **_hooks(module, workload.kind))
-        return self._calls()[workload.kind]
+        return self._calls()[workload.plain_kind]
 
     def _calls(self) -> dict[Kind, Call]:
         session, url = self._session, self.target.request_url
@@ -163,9 +163,6 @@ class SessionClient(Client):
             Kind.READ: get,
             Kind.TRACED: read,
             Kind.MIDDLEWARE: read,
-            Kind.POLICIES: read,
-            Kind.BATCH: get,
-            Kind.RETRYING_BATCH: get,
             Kind.DECODE: decode,
             Kind.POST: post,
             Kind.RICH: rich,

@@ -21,6 +21,10 @@ class Kind(enum.Enum):
     RICH = "GET with params, 2 headers, cookies, timeouts, raise_for_status, json()"
 
 
+_PLAIN: Final = (Kind.POLICIES, Kind.BATCH, Kind.RETRYING_BATCH)
+"""What is a plain request for clients that have nothing of the kind."""
+
+
 @dataclass(frozen=True)
 class Workload:
     """One row of the benchmark tables.
@@ -62,6 +66,11 @@ class Workload:
     is_long: bool = False
     goal: float | None = None
     memory_goal_mb: float | None = None
+
+    @property
+    def plain_kind(self) -> Kind:
+        """How it is done by a client that has neither policies nor batches."""
+        return Kind.READ if self.kind in _PLAIN else self.kind
 
     @property
     def is_timed(self) -> bool:
