@@ -75,6 +75,8 @@ _ALL: Final = (
     Scenario("middleware", "middleware"),
     Scenario("policies", "policies"),
     Scenario("batch", "batch"),
+    Scenario("urls", "urls"),
+    Scenario("batchurls", "batchurls"),
     Scenario("body100k", "body100k", pattern(100_000), "application/octet-stream"),
 )
 SCENARIOS: Final = {scenario.name: scenario for scenario in _ALL}

@@ -409,6 +409,8 @@ _OURS = (
     "run",
     "uninstall",
 )
+# Of ours, imported when they are asked for.
+_PACKAGES = ("cluster", "jobs", "policy")
 if not TYPE_CHECKING:
     __all__ = tuple(dict.fromkeys((*_aiohttp.__all__, *_OURS)))
 
@@ -419,6 +421,8 @@ if not TYPE_CHECKING:
         """Resolve what is not ours to aiohttp's object or submodule (PEP 562)."""
         if name.startswith("__"):
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        if name in _PACKAGES:
+            return importlib.import_module(f"{__name__}.{name}")
         try:
             return getattr(_aiohttp, name)
         except AttributeError:

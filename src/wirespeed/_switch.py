@@ -16,6 +16,7 @@ def _core_is_importable() -> bool:
         return False
     try:
         from ._core import (  # noqa: F401
+            address,
             clock,
             connection,
             cookies,

@@ -23,11 +23,11 @@ from aiohttp.helpers import sentinel
 from aiohttp.http import HttpProcessingError
 
 from . import attempt, shapes
+from ._core.address import Address
 from ._core.connection import Connection
 from ._core.dial import Dial
 from ._core.exchange import Exchange, ExchangeSettings
 from ._core.hosts import ConnectTimeout, PoolClosed, TooManyWaiters, WaitTimeout
-from ._core.lane import Address
 from ._core.request import RequestCoroutine
 from .acquisition import StandIn, connection_timeout
 from .call import NOT_CONNECTED, REDIRECTS, Call, check_status, count_retry

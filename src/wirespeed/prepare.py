@@ -7,7 +7,7 @@ lane. It must not send anything.
 
 from typing import Any
 
-from aiohttp import ClientSession, ClientTimeout, CookieJar, hdrs, payload
+from aiohttp import ClientSession, ClientTimeout, CookieJar, DummyCookieJar, hdrs, payload
 from aiohttp.client_exceptions import InvalidUrlClientError, NonHttpUrlClientError
 from aiohttp.client_reqrep import ClientRequest, ConnectionKey, RequestInfo, _merge_ssl_params
 from aiohttp.helpers import EMPTY_BODY_METHODS, sentinel
@@ -33,7 +33,7 @@ SETTING_OPTIONS = frozenset(
 )
 _TLS_OPTIONS = frozenset({"fingerprint", "ssl", "ssl_context", "verify_ssl"})
 # As they are in aiohttp's source; subclasses override, and tools patch them.
-_FILTER_COOKIES = CookieJar.filter_cookies
+_FILTERS: dict[type, Any] = {cls: cls.filter_cookies for cls in (CookieJar, DummyCookieJar)}
 _BUILD_URL = ClientSession._build_url
 _PREPARE_HEADERS = ClientSession._prepare_headers
 
@@ -122,9 +122,9 @@ def has_usual_jar(session: ClientSession) -> bool:
     """Whether the session's jar is aiohttp's, and nobody has patched it."""
     jar: Any = session._cookie_jar
     return (
-        type(jar) is CookieJar
+        type(jar) in _FILTERS
         and "filter_cookies" not in jar.__dict__
-        and CookieJar.filter_cookies is _FILTER_COOKIES
+        and type(jar).filter_cookies is _FILTERS[type(jar)]
     )
 
 

@@ -19,8 +19,9 @@ from aiohttp.client_reqrep import ClientRequest
 from multidict import istr
 from yarl import URL
 
+from ._core.address import Address
 from ._core.cookies import CookieHeader, remember
-from ._core.lane import Address, Lane, Shape
+from ._core.lane import Lane, Shape
 from .prepare import add_connection_headers, build_url, connection_key
 
 # Headers whose value, not only whose presence, decides what else is in the head.
@@ -52,7 +53,7 @@ def locate(lane: Lane, session: ClientSession, str_or_url: Any) -> Address | Non
     url = build_url(session, str_or_url)
     if not url.raw_host or url.raw_user is not None or url.raw_password is not None:
         return None
-    origin = lane.origin((url.scheme, url.host_port_subcomponent), lambda: connection_key(url))
+    origin = lane.origin(f"{url.scheme}://{url.raw_authority}", lambda: connection_key(url))
     return Address(url, origin, url.raw_path_qs, bool(url.raw_query_string))
 
 

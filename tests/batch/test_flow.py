@@ -24,7 +24,9 @@ async def test_concurrency_is_reached_and_not_exceeded(kind: str, ordered: bool)
         )
         answered = 0
         while answered < 40:
-            await eventually(lambda: len(at.server.held) == min(CONCURRENCY, 40 - answered), "all places taken")
+            await eventually(
+                lambda: len(at.server.held) == min(CONCURRENCY, 40 - answered), "all places taken"
+            )
             await asyncio.sleep(0.001)
             assert len(at.server.held) <= CONCURRENCY
             # Not the eldest: in an ordered batch the others wait for it, but the places do not.
@@ -56,7 +58,9 @@ async def test_fewer_requests_than_concurrency(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 async def test_one_at_a_time(kind: str) -> None:
     async with scene(kind) as at:
-        targets = [result.json()["target"] async for result in at.session.batch(at.urls(30, "/echo"), concurrency=1)]
+        targets = [
+            result.json()["target"] async for result in at.session.batch(at.urls(30, "/echo"), concurrency=1)
+        ]
         assert targets == [f"/echo?i={i}" for i in range(30)]
         assert at.server.max_active == 1
         assert len(at.server.connections) == 1
@@ -71,7 +75,9 @@ async def test_slow_consumer_holds_back_the_input(kind: str, ordered: bool, conc
     handed = 0
 
     async with scene(kind) as at:
-        async with at.session.batch(endless(at.url(), taken), concurrency=concurrency, ordered=ordered) as batch:
+        async with at.session.batch(
+            endless(at.url(), taken), concurrency=concurrency, ordered=ordered
+        ) as batch:
             async for _ in batch:
                 handed += 1
                 await eventually(
@@ -123,7 +129,9 @@ async def test_async_sources_are_read_at_most_64_ahead(kind: str, concurrency: i
             handed += 1
             for _ in range(3 * concurrency):
                 if not at.server.held:
-                    await eventually(lambda: at.server.held or batch.progress().done > handed, "something done")
+                    await eventually(
+                        lambda: at.server.held or batch.progress().done > handed, "something done"
+                    )
                 answer_held(at.server)
                 await anext(batch)
                 handed += 1
@@ -147,7 +155,9 @@ async def test_one_slow_answer_holds_up_an_ordered_batch_at_its_window(kind: str
     taken: list[int] = []
 
     async with scene(kind) as at:
-        at.server.routes["/first"] = lambda x: x.connection.server.held.append(x) if x.query["i"] == "0" else x.respond()
+        at.server.routes["/first"] = lambda x: (
+            x.connection.server.held.append(x) if x.query["i"] == "0" else x.respond()
+        )
         async with at.session.batch(endless(at.url("/first"), taken), concurrency=4, ordered=True) as batch:
             waiting = asyncio.ensure_future(anext(batch))
             await eventually(lambda: len(at.server.exchanges) == 8, "the window is used")
@@ -167,7 +177,9 @@ async def test_ordered_results(kind: str, concurrency: int) -> None:
     async with scene(kind) as at:
         loop = asyncio.get_running_loop()
         at.server.routes["/late"] = lambda x: loop.call_later(chance.random() / 100, x.respond, 200, b"x")
-        given = [(at.url("/late"), at.url(), "bad:", at.url("/drop"))[chance.randrange(4)] for _ in range(100)]
+        given = [
+            (at.url("/late"), at.url(), "bad:", at.url("/drop"))[chance.randrange(4)] for _ in range(100)
+        ]
         results = await collected(at.session.batch(given, concurrency=concurrency, ordered=True))
         assert [result.index for result in results] == list(range(100))
         assert [result.request.url for result in results] == given

@@ -8,9 +8,6 @@ from support.counting import CountingServer
 
 from .command import Fetch
 
-pytest.importorskip("typer")
-pytest.importorskip("hdrh", reason="hdrhistogram is not installed")
-
 
 @pytest.fixture
 def fetch(tmp_path: Path) -> Iterator[Fetch]:

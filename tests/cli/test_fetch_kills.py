@@ -19,7 +19,7 @@ from .command import SECONDS, Fetch, interrupt
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
-COUNT = 600
+COUNT = 400
 ROUNDS = 4
 SEEDS = range(12 if os.environ.get("WIRESPEED_LONG", "") not in ("", "0") else 1)
 

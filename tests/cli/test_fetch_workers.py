@@ -12,7 +12,7 @@ import pytest
 from support.counting import CountingServer
 
 from .command import MAIN, SECONDS, Fetch
-from .test_fetch_kills import command_to_go_on, results, written
+from .test_fetch_kills import SEEDS, command_to_go_on, results, written
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
@@ -37,10 +37,11 @@ def test_workers_make_what_one_process_makes(fetch: Fetch, server: CountingServe
 
 
 @posix
+@pytest.mark.parametrize("seed", SEEDS)
 def test_killed_with_its_workers_and_resumed_has_every_line_once(
-    fetch: Fetch, server: CountingServer
+    fetch: Fetch, server: CountingServer, seed: int
 ) -> None:
-    chance = random.Random(4)
+    chance = random.Random(seed)
     paths = [f"/size/{chance.choice([0, 10, 300, 20_000])}/{n}" for n in range(450)]
     fetch.write("urls.txt", [server.url + path for path in paths])
     options = ("urls.txt", "-o", "out.ndjson", "--workers", 2, "--concurrency", 8, "--json", "--resume")

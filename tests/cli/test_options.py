@@ -5,13 +5,11 @@ import sys
 from typing import Any
 
 import pytest
+import typer
+from rich.console import Console
 
-typer = pytest.importorskip("typer")
-
-from rich.console import Console  # noqa: E402
-
-from wirespeed.batch import Progress  # noqa: E402
-from wirespeed.cli import bar, fetch, options, summary  # noqa: E402
+from wirespeed.batch import Progress
+from wirespeed.cli import bar, fetch, options, summary
 
 
 @pytest.mark.parametrize(

@@ -86,7 +86,7 @@ class Pump:
 
     def run(self) -> None:
         connection = self.exchange.connection
-        while not connection.paused and not connection.lost:
+        while not (connection.paused or connection.lost or connection.transport.is_closing()):
             take = len(BLOCK) if self.left is None else min(len(BLOCK), self.left)
             if take == 0:
                 if self.chunked:

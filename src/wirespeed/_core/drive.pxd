@@ -76,6 +76,7 @@ cdef class Errand(RequestCoroutine):
     cdef double begun_at
     cdef bint is_failed                     # the exchange has failed, which is not dealt with yet
     cdef bint is_settled                    # policies have had their say, or there are none
+    cdef bint has_kept                      # the cookies that the response sets
     cdef object looked_at                   # the response of which Python decides whether it is the last
 
     cdef int go(self, object exc) except -1

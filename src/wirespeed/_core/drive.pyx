@@ -13,6 +13,7 @@ from time import perf_counter
 cimport cython
 
 from wirespeed._core.coroutine cimport CoroutineState, NativeCoroutine
+from wirespeed._core.exchange cimport Failure
 from wirespeed._core.instances cimport new_instance
 from wirespeed._core.limits cimport HELD_MAX
 from wirespeed._core.request cimport Stage, own_lane
@@ -279,7 +280,7 @@ cdef class Errand(RequestCoroutine):
                 self.begun_at = _clock()
                 result = self._begin()
                 if not self.is_settled and self.prepared is not None:
-                    drive.retrying.count(self.prepared.real_url)
+                    drive.retrying.count(self.prepared)
             elif state == CoroutineState.DELEGATED:
                 task, self.inner = self.inner, None
                 result = self._on_inner_done(task.result()) if exc is None else self._on_inner_failed(exc)
@@ -302,8 +303,12 @@ cdef class Errand(RequestCoroutine):
         cdef CoroutineState state = self.state
         self.state = CoroutineState.RUNNING
         if state == CoroutineState.DELEGATED:
-            self.inner.cancel()
-        elif state == CoroutineState.WAITING:
+            # Not before its first step: what it was given, such as a slot of the pool, it gives back itself.
+            self.state = CoroutineState.ENDED
+            self.drive.loop.call_soon(self.inner.cancel)
+            self.inner.add_done_callback(self._on_left)
+            return 0
+        if state == CoroutineState.WAITING:
             try:
                 self._on_thrown(_CancelledError())
             except BaseException:
@@ -329,7 +334,7 @@ cdef class Errand(RequestCoroutine):
         self.is_settled = drive.retrying is None
         self.session = drive.session
         self.lane = own_lane(self.session)
-        if self.lane is None or not drive.is_plain or callable(self.lane.raise_for_status):
+        if self.lane is None or not drive.is_plain or callable(self.session._raise_for_status):
             return self._slowly()
         return RequestCoroutine._begin(self)
 
@@ -348,6 +353,12 @@ cdef class Errand(RequestCoroutine):
         if self.state == CoroutineState.ENDED:
             return
         self.go(_CancelledError() if future.cancelled() else future.exception())
+
+    def _on_left(self, task):
+        """A task that nobody waits for any more has ended, perhaps before it could be cancelled."""
+        if not task.cancelled() and task.exception() is None and self.stage == Stage.DIALLING:
+            self.pool.give_back(task.result())
+        self._end()
 
     cdef object delegate(self, object coroutine):
         if self.stage == Stage.DIALLING:
@@ -408,6 +419,9 @@ cdef class Errand(RequestCoroutine):
     cdef object _on_thrown(self, object exc):
         cdef Exchange exchange = self.exchange
         if exchange is not None and exchange.head is not None and self.stage == Stage.SENT:
+            if exchange.failure == Failure.BODY_TOO_LARGE and not exchange.wants_all:
+                # It came with the head, which nobody has looked at.
+                return self._answer()
             # In the middle of the body: not to be sent again.
             exchange.abandon()
             exchange.forget()
@@ -422,14 +436,21 @@ cdef class Errand(RequestCoroutine):
         cdef bint is_refused
         cdef bytes body
         cdef ResultFields result
-        if exchange.error is not None:
-            raise exchange.error
         is_refused = self.raise_for_status is True and status >= 400
-        if is_refused or (300 <= status < 400 and self.follows):
+        if (is_refused or (300 <= status < 400 and self.follows)) and (
+            # Its body is not what is asked for.
+            exchange.error is None or exchange.failure == Failure.BODY_TOO_LARGE
+        ):
             self.looked_at = self.respond(exchange)
             self.stage = Stage.LEAVING
             self.exchange = exchange.waiter = None
             return self.delegate(self.lane._look_at(self, self.looked_at))
+        if head.has_cookies and not self.has_kept:
+            # Now: its body may be long in coming, or fail.
+            self.has_kept = True
+            self.drive.work.keep_cookies(head.fields, self.prepared.real_url)
+        if exchange.error is not None:
+            raise exchange.error
         if not exchange.is_complete and not head.no_body:
             if 0 <= self.drive.max_body < head.content_length:
                 exchange.abandon()
@@ -438,8 +459,6 @@ cdef class Errand(RequestCoroutine):
             if exchange.is_paused:
                 exchange.resume_reading()
             return self.wait(self)
-        if head.has_cookies:
-            self.drive.work.keep_cookies(self.respond(exchange))
         body = exchange.take_body()
         if not exchange.is_complete:
             # 101: the connection speaks something else from here on.

@@ -198,7 +198,7 @@ cdef class HookedCoroutine(NativeCoroutine):
         cdef Lane lane = hop.lane
         cdef dict options = hop.options
         cdef bint is_simple = not (
-            lane.cookie_jar._cookies
+            lane.has_cookies()
             or "params" in options or "headers" in options or "json" in options or "data" in options
         )
         hop.address = lane._address(hop.session, hop.str_or_url)
@@ -235,9 +235,9 @@ cdef class HookedCoroutine(NativeCoroutine):
 
     cdef object _cookie_field(self):
         cdef Hop hop = self.hop
-        if not hop.lane.cookie_jar._cookies:
+        if not hop.lane.has_cookies():
             return None
-        return hop.lane._cookies(hop.session, hop.address, hop.prepared.real_url)
+        return hop.lane._cookies(hop.session, hop.address)
 
     cdef object _begin(self):
         return self._enter() if self.hop.listeners is None else self._tell()

@@ -1,7 +1,8 @@
 """One sending of a request, as a middleware sees it: the request it is given, and the handler it calls."""
 
+from wirespeed._core.address cimport Address
 from wirespeed._core.clock cimport Clock
-from wirespeed._core.lane cimport Address, Lane, Prepared, Shape, Times
+from wirespeed._core.lane cimport Lane, Prepared, Shape, Times
 from wirespeed._core.pool cimport Pool
 from wirespeed._core.request cimport RequestCoroutine
 

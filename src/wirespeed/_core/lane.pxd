@@ -1,26 +1,20 @@
 """What is known of a session, and of the requests that were made through it."""
 
-from wirespeed._core.cookies cimport CookieHeader
+from wirespeed._core.address cimport Address, Origin
 from wirespeed._core.exchange cimport ExchangeSettings
 from wirespeed._core.guard cimport Watch
 from wirespeed._core.hosts cimport Host
 from wirespeed._core.pool cimport Pool
 
 
-cdef class Origin:
-    """What requests to one scheme, host and port have in common."""
-    cdef readonly object key            # the connection key
-    cdef Host host                      # the pool's Host of the key, from the first sending on
-    cdef readonly dict shapes           # {(method, kind of body, has cookies, *names): Shape or None}
+cdef class Kept:
+    """Some of what was made for URLs, of a bounded number."""
+    cdef readonly dict things           # {str or URL: what was made}
+    cdef Py_ssize_t passed_over         # since there is no room
 
-
-cdef class Address:
-    """Where a request goes, as the user says it."""
-    cdef readonly object url            # without the params of the request
-    cdef readonly Origin origin
-    cdef str target                     # path and query
-    cdef readonly str joint                  # between the target and more of a query
-    cdef CookieHeader cookies           # None: not known
+    cpdef object get(self, object key)
+    cpdef int put(self, object key, object thing) except -1
+    cpdef int clear(self) except -1
 
 
 cdef class Shape:
@@ -31,7 +25,7 @@ cdef class Shape:
 
 cdef class Prepared:
     cdef readonly str method
-    cdef object url                     # without `query`
+    cdef object url                     # without `query`; the text of it while nobody has asked for it
     cdef object query                   # params in a form that changes nothing when it is parsed, or None
     cdef readonly object key
     cdef public Host host               # the pool's Host of the key, from the first sending on
@@ -82,13 +76,14 @@ cdef class Lane:
     cdef object raise_for_status
     cdef bint is_plain                  # heads may be put together from shapes
     cdef bint is_usual_jar
+    cdef bint is_dummy_jar              # it never has cookies
 
     cdef object json_serialize, json_serialize_bytes
 
     # Made of it
-    cdef dict addresses                 # {str or URL: Address}
-    cdef readonly dict origins          # {(scheme, host and port): Origin}
-    cdef dict plain                     # {method: {str or URL: Prepared}}
+    cdef Kept addresses                 # Address
+    cdef readonly dict origins          # {scheme://host:port, as yarl writes it: Origin}
+    cdef dict plain                     # {method: Kept of Prepared}
     cdef Times times                    # of the session
     cdef Times other_times              # those that a request gave last
     cdef public ExchangeSettings settings
@@ -96,6 +91,7 @@ cdef class Lane:
     cdef public long long express       # requests that took this lane
 
     cdef bint is_current(self, object session) except -1
+    cdef bint has_cookies(self) except -1
     cdef Times times_of(self, object timeout)
     cdef Prepared kept(self, object method, object str_or_url)
     cdef int keep(self, Prepared prepared, object str_or_url) except -1
@@ -103,8 +99,8 @@ cdef class Lane:
     cdef Prepared _new_shaped(self, str method, object url, object query, Origin origin, Shape shape,
                               list values, bytes body, bytes data)
     cdef Prepared _new_prepared(self, str method, object url, object key, Host host, bytes data)
-    cdef object _cookies(self, object session, Address address, object url)
-    cdef Shape _shape(self, object session, Origin origin, str method, object url, dict headers, int kind,
+    cdef object _cookies(self, object session, Address address)
+    cdef Shape _shape(self, object session, Address address, str method, dict headers, int kind,
                       bint has_cookies)
     cdef object _body(self, dict options, int kind)
     cdef Address _address(self, object session, object str_or_url)

@@ -1,21 +1,17 @@
 from collections.abc import Callable, Iterable
 from typing import Any, final
 
+from .address import Origin
 from .exchange import ExchangeSettings
 from .guard import Watch
 from .hosts import Host
 
 @final
-class Origin:
-    key: Any
-    shapes: dict[Any, Shape | None]
-    def __init__(self, key: Any) -> None: ...
-
-@final
-class Address:
-    url: Any
-    origin: Origin
-    def __init__(self, url: Any, origin: Origin, target: str, has_query: bool) -> None: ...
+class Kept:
+    things: dict[Any, Any]
+    def get(self, key: Any) -> Any: ...
+    def put(self, key: Any, thing: Any) -> int: ...
+    def clear(self) -> int: ...
 
 @final
 class Shape:
@@ -53,4 +49,4 @@ class Lane:
         sentinel: object,
     ) -> None: ...
     def renew(self, session: Any) -> bool: ...
-    def origin(self, at: Any, make_key: Callable[[], Any]) -> Origin: ...
+    def origin(self, name: str, make_key: Callable[[], Any]) -> Origin: ...

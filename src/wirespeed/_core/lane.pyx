@@ -13,6 +13,7 @@ from cpython.dict cimport PyDict_GetItemWithError
 from cpython.object cimport PyObject
 from libc.math cimport ceil
 
+from wirespeed._core.address cimport as_url, plain_address
 from wirespeed._core.head cimport assemble, field_lines, plain_query
 from wirespeed._core.instances cimport new_instance
 from wirespeed._core.limits cimport INLINE_BODY_MAX
@@ -36,44 +37,44 @@ cdef enum:
     JSON
     BYTES
     TEXT
-# Plain requests of a method, addresses, origins and the shapes of an origin that are kept; emptied when full.
+# Addresses that are kept, and plain requests of a method; and those that are not, for want of room, before
+# all make room.
 cdef enum:
-    PLAIN_MAX = 4096
-    ADDRESSES_MAX = 4096
+    KEPT_MAX = 4096
+    PASSED_OVER_MAX = 16384
+# Origins and the shapes of an origin that are kept; emptied when full.
+cdef enum:
     ORIGINS_MAX = 4096
     SHAPES_MAX = 256
 
 
 @cython.final
-cdef class Origin:
-    """See request.pxd.
+cdef class Kept:
+    """See lane.pxd."""
 
-    Args:
-        key: the connection key.
-    """
+    def __cinit__(self):
+        self.clear()
 
-    def __init__(self, key):
-        self.key = key
-        self.shapes = {}
+    cpdef object get(self, object key):
+        """What is kept, or None."""
+        return self.things.get(key)
 
+    cpdef int put(self, object key, object thing) except -1:
+        """Keep something, where there is room."""
+        if len(self.things) >= KEPT_MAX:
+            # To keep what never comes again is work for nothing; what does come again will be here in time.
+            self.passed_over += 1
+            if self.passed_over < PASSED_OVER_MAX:
+                return 0
+            self.clear()
+        self.things[key] = thing
+        return 0
 
-@cython.final
-cdef class Address:
-    """See request.pxd.
-
-    Args:
-        url: the URL.
-        origin: its origin.
-        target: its path and query, as on the wire.
-        has_query: whether there is a query.
-    """
-
-    def __init__(self, url, Origin origin not None, str target not None, bint has_query):
-        self.url = url
-        self.origin = origin
-        self.target = target
-        # As yarl joins queries.
-        self.joint = "?" if not has_query else "" if target.endswith("&") else "&"
+    cpdef int clear(self) except -1:
+        """Make room."""
+        self.things = {}
+        self.passed_over = 0
+        return 0
 
 
 @cython.final
@@ -120,6 +121,7 @@ cdef class Prepared:
     @property
     def real_url(self):
         """The URL, fragment included; made when it is asked for."""
+        self.url = as_url(self.url)
         if self.query is not None:
             self.url, self.query = self.url.extend_query(self.query), None
         return self.url
@@ -155,12 +157,12 @@ cdef class Lane:
 
     def __init__(self, Watch watch not None, response_class, methods, prepared_class, sentinel):
         self.prepared_class = prepared_class
-        self.addresses = {}
+        self.addresses = Kept()
         self.origins = {}
         self.sentinel = sentinel
         self.watch = watch
         self.response_class = response_class
-        self.plain = {method: {} for method in methods}
+        self.plain = {method: Kept() for method in methods}
 
     # What a session is made of
 
@@ -193,6 +195,10 @@ cdef class Lane:
             )
         )
 
+    cdef bint has_cookies(self) except -1:
+        """Whether there are any, in a jar that is usual."""
+        return not self.is_dummy_jar and bool(self.cookie_jar._cookies)
+
     def renew(self, session):
         """Look at the session anew, and forget what was made of it.
 
@@ -200,7 +206,7 @@ cdef class Lane:
             Whether its requests are the express lane's, but for their options.
         """
         cdef dict own = session.__dict__
-        cdef dict kept
+        cdef Kept kept
         self.count = -1
         for kept in self.plain.values():
             kept.clear()
@@ -227,6 +233,7 @@ cdef class Lane:
         self.times = self.other_times = self._new_times(session._timeout)
         self.is_plain, self.is_usual_jar = self._is_plain(session)
         self.jar_count = len(session._cookie_jar.__dict__) if self.is_usual_jar else 0
+        self.is_dummy_jar = self.is_usual_jar and not hasattr(session._cookie_jar, "_cookies")
         self.generation = self.watch.generation
         # Perhaps derived by the user, who may change them as well.
         self.own_watch = Watch(type(session), type(connector))
@@ -258,16 +265,13 @@ cdef class Lane:
 
     cdef Prepared kept(self, object method, object str_or_url):
         """A plain request that is kept ready, or None."""
-        cdef dict kept = self.plain.get(method)
+        cdef Kept kept = self.plain.get(method)
         return None if kept is None else kept.get(str_or_url)
 
     cdef int keep(self, Prepared prepared, object str_or_url) except -1:
         """Keep a plain request ready for the next time."""
-        cdef dict kept = self.plain[prepared.method]
-        if len(kept) >= PLAIN_MAX:
-            kept.clear()
-        kept[str_or_url] = prepared
-        return 0
+        cdef Kept kept = self.plain[prepared.method]
+        return kept.put(str_or_url, prepared)
 
     cdef object fit(self, object session, object method, object str_or_url, dict options):
         """Put a request together from a shape.
@@ -289,16 +293,16 @@ cdef class Lane:
         address = self._address(session, str_or_url)
         if address is None:
             return options
-        url, target = address.url, address.target
+        url, target = address.given, address.target
         if params:
             query = plain_query(params)
             if query is None:
-                url = url.extend_query(params)
+                url = address.url.extend_query(params)
                 target = url.raw_path_qs
             else:
                 target = f"{target}{address.joint}{query}"
-        cookies = self._cookies(session, address, url)
-        shape = self._shape(session, address.origin, method, url, headers, kind, cookies is not None)
+        cookies = self._cookies(session, address)
+        shape = self._shape(session, address, method, headers, kind, cookies is not None)
         if shape is None:
             return options
         values = [] if headers is None else list((<dict> headers).values())
@@ -336,32 +340,37 @@ cdef class Lane:
         prepared.skip_body = method == "HEAD"
         return prepared
 
-    cdef object _cookies(self, object session, Address address, object url):
+    cdef object _cookies(self, object session, Address address):
         """The value of the field Cookie, or None."""
         cdef dict jar
         if not self.is_usual_jar:
-            return self._ask_jar(session, url)
-        if not self.cookie_jar._cookies:
+            return self._ask_jar(session, address.url)
+        if not self.has_cookies():
             return None
         jar = self.cookie_jar.__dict__
+        # No query has a say in it.
+        text = address.without_query()
+        if text is not None:
+            address = self._address(session, text)
         if address.cookies is not None and address.cookies.holds(jar):
             address.cookies.touch(jar)
         else:
             address.cookies = self._remember_cookies(session, address.url)
             if address.cookies is None:
-                return self._ask_jar(session, url)
+                return self._ask_jar(session, address.url)
         return address.cookies.value
 
-    cdef Shape _shape(self, object session, Origin origin, str method, object url, dict headers, int kind,
+    cdef Shape _shape(self, object session, Address address, str method, dict headers, int kind,
                       bint has_cookies):
         """The shape of a request, new or known; None where it has none."""
+        cdef dict shapes = address.origin.shapes
         at = (method, kind, has_cookies) if headers is None else (method, kind, has_cookies, *headers)
-        shape = origin.shapes.get(at, self)
+        shape = shapes.get(at, self)
         if shape is self:
-            shape = self._new_shape(session, method, url, headers, kind, has_cookies)
-            if len(origin.shapes) >= SHAPES_MAX:
-                origin.shapes.clear()
-            origin.shapes[at] = shape
+            shape = self._new_shape(session, method, address.url, headers, kind, has_cookies)
+            if len(shapes) >= SHAPES_MAX:
+                shapes.clear()
+            shapes[at] = shape
         return shape
 
     cdef object _body(self, dict options, int kind):
@@ -374,27 +383,28 @@ cdef class Lane:
 
     cdef Address _address(self, object session, object str_or_url):
         """Where a request goes; None for one whose head is not made of shapes."""
-        found = self.addresses.get(str_or_url)
+        cdef Address found = self.addresses.get(str_or_url)
         if found is None:
-            found = self._locate(session, str_or_url)
+            if type(str_or_url) is str:
+                found = plain_address(<str> str_or_url, self.origins)
+            if found is None:
+                found = self._locate(session, str_or_url)
             if found is not None:
-                if len(self.addresses) >= ADDRESSES_MAX:
-                    self.addresses.clear()
-                self.addresses[str_or_url] = found
+                self.addresses.put(str_or_url, found)
         return found
 
-    def origin(self, at, make_key):
+    def origin(self, str name not None, make_key):
         """The Origin of scheme, host and port, new or known.
 
         Args:
-            at: what names it.
+            name: the three as a URL, as yarl writes it.
             make_key: called for its connection key.
         """
-        found = self.origins.get(at)
+        found = self.origins.get(name)
         if found is None:
             if len(self.origins) >= ORIGINS_MAX:
                 self.origins.clear()
-            found = self.origins[at] = Origin(make_key())
+            found = self.origins[name] = Origin(make_key())
         return found
 
 

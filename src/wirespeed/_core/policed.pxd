@@ -30,7 +30,7 @@ cdef class Plan:
     cdef object is_copiable             # whether a request can be hedged
     cdef tuple good                     # by outcome, whether its latency is learned
     cdef bint is_by_url                 # the key is made of nothing else
-    cdef object url, url_key            # the last ones
+    cdef object at, url_key             # the last one: what it was made for, and it
     cdef bint is_by_request             # keys or weights are made of more
     cdef bint is_whole                  # the policies do nothing but what is known here
     cdef Deadlines deadlines            # on `loop`

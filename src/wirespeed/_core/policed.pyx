@@ -51,7 +51,7 @@ cdef class Plan:
         tally_of: returns what is counted of a key.
         is_copiable: whether a request can be hedged.
         good: by outcome, whether its latency is learned.
-        of_url: makes a key of a request of nothing but its URL; asked once for URLs that follow each other.
+        of_url: makes a key of a request's origin alone; asked once for those of one that follow each other.
     """
 
     def __init__(
@@ -106,10 +106,11 @@ cdef class Plan:
         """What a request is told apart by."""
         if not self.is_by_url:
             return self.key_of(asked.seen_request())
-        url = asked.url
-        if url is not self.url:
+        # A connection key is one origin's: other URLs of it need not be made.
+        at = asked.request.url if asked.hop is None else asked.hop.prepared.key
+        if at is not self.at:
             self.url_key = self.key_of(asked)
-            self.url = url
+            self.at = at
         return self.url_key
 
     cdef Late late(self, PolicedCoroutine asked, double delay):

@@ -101,7 +101,7 @@ cdef class RequestCoroutine(NativeCoroutine):
                 is_simple = False
             elif name != "max_redirects":
                 return None
-        is_simple = is_simple and not lane.cookie_jar._cookies
+        is_simple = is_simple and not lane.has_cookies()
         if is_simple:
             prepared = lane.kept(self.method, self.str_or_url)
         if prepared is None:

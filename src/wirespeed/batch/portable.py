@@ -4,6 +4,7 @@ It has the methods and the behaviour of the core's (`_core/drive.pyx`); one test
 """
 
 import asyncio
+import contextvars
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Coroutine
 from functools import partial
@@ -51,6 +52,7 @@ class Drive:
         self._source = source
         self._work = work
         self.loop = work.session._loop
+        self._context = contextvars.copy_context()
         self._concurrency = concurrency
         self._is_ordered = is_ordered
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -174,7 +176,8 @@ class Drive:
         index = self.taken
         self.taken += 1
         self.under_way += 1
-        task = self.loop.create_task(self._work.perform(given, index))
+        # In a context of its own each: this may be a step of the source, or of another request.
+        task = self._context.copy().run(self.loop.create_task, self._work.perform(given, index))
         self._tasks.add(task)
         task.add_done_callback(partial(self._on_done, given, index))
 

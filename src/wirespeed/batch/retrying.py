@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import ClientResponse
-from yarl import URL
 
 from ..policy import Observation, Policies
 from ..policy.passage import origin_name
@@ -32,7 +31,7 @@ class Retrying:
         self._finals = frozenset(
             status for status in range(_STATUSES) if self._is_final(policies.retry, status)
         )
-        self._url: URL | None = None
+        self._origin: Any = None
         self._key = ""
 
     @staticmethod
@@ -53,10 +52,11 @@ class Retrying:
         """Whether an answer of this status is what the caller gets, whatever else it says."""
         return status in self._finals
 
-    def count(self, url: URL) -> None:
-        """Note that a request is made, which pays for others being sent again."""
-        if url is not self._url:
-            self._url, self._key = url, origin_name(url)
+    def count(self, prepared: Any) -> None:
+        """Note that a request of the core is made, which pays for others being sent again."""
+        # A connection key is one origin's: other URLs of it need not be made.
+        if prepared.key is not self._origin:
+            self._origin, self._key = prepared.key, origin_name(prepared.real_url)
         self._deposit(self._key)
 
     async def go_on(

@@ -4,7 +4,7 @@ What policies of the batch decide is around the whole request: neither the insta
 before another attempt counts against its timeout, and a body that broke off is an attempt that has failed.
 """
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from .result import BodyTooLarge, Result
 
 if TYPE_CHECKING or NATIVE:
     from .._core.exchange import ExchangeSettings, Failure
+    from ..response import headers_of
 
 if TYPE_CHECKING:
     from ..policy import Policies
@@ -220,11 +221,10 @@ class Work:
 
     # For the driver of the core
 
-    def keep_cookies(self, resp: ClientResponse) -> None:
+    def keep_cookies(self, fields: Iterable[tuple[bytes, bytes]], url: URL) -> None:
         """Keep the cookies that a response sets."""
-        cookies = resp._raw_cookie_headers
-        if cookies:
-            self.session._cookie_jar.update_cookies_from_headers(cookies, resp.url)
+        cookies = headers_of(fields).getall(hdrs.SET_COOKIE, ())
+        self.session._cookie_jar.update_cookies_from_headers(cookies, url.with_fragment(None))
 
     def settings(self, of_lane: "ExchangeSettings") -> "ExchangeSettings":
         """The settings of exchanges whose bodies come whole, are left encoded, and are not too long."""

@@ -54,9 +54,9 @@ _PLAIN_WIDTH: Final = 160
 """Columns of the table where there is no terminal to ask."""
 _FAST_LOOP: Final = "winloop" if sys.platform == "win32" else "uvloop"
 _CORE: Final = (
-    "clock", "connection", "cookies", "coroutine", "deadlines", "dial", "drive", "exchange", "figures",
-    "flow", "guard", "head", "hooked", "hop", "hosts", "lane", "learning", "message", "parser", "policed",
-    "pool", "request", "response", "rethrow",
+    "address", "clock", "connection", "cookies", "coroutine", "deadlines", "dial", "drive", "exchange",
+    "figures", "flow", "guard", "head", "hooked", "hop", "hosts", "lane", "learning", "message", "parser",
+    "policed", "pool", "request", "response", "rethrow",
 )  # fmt: skip
 _LOOKUPS: Final = 3
 """Times that a name is looked up; the fastest counts, since the first may load libraries."""

@@ -12,7 +12,7 @@ import importlib.util
 import itertools
 import socket
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -49,6 +49,13 @@ class Target:
         port = self.url.rpartition(":")[2]
         hosts = self.workload.hosts
         return [f"http://host{i}.test:{port}{self.workload.path}" for i in range(hosts)]
+
+    def request_urls(self) -> Iterator[str]:
+        """The URLs of the requests, without an end."""
+        url = self.request_url
+        if self.workload.is_unique:
+            return (f"{url}?i={i}" for i in itertools.count())
+        return itertools.cycle([url] if self.workload.hosts == 1 else self.host_urls())
 
     def ssl_context(self) -> ssl.SSLContext | None:
         """Return a context that trusts `cafile`, or None without one."""
@@ -90,6 +97,8 @@ class SessionClient(Client):
         super().__init__(target)
         self._module: Any = importlib.import_module(module)
         self._session: Any = None
+        # One for all rounds: a URL does not come again.
+        self._urls = target.request_urls()
 
     async def open(self) -> Call:
         workload, module = self.target.workload, self._module
@@ -108,7 +117,7 @@ class SessionClient(Client):
             )
         else:
             self._session = module.ClientSession(connector=connector, **_hooks(module, workload.kind))
-        return self._calls()[workload.kind]
+        return self._calls()[workload.plain_kind]
 
     def _calls(self) -> dict[Kind, Call]:
         session, url = self._session, self.target.request_url
@@ -122,10 +131,10 @@ class SessionClient(Client):
             async with session.get(url) as resp:
                 return len(await resp.read())
 
-        names = itertools.cycle(self.target.host_urls())
+        urls = self._urls
 
         async def read_in_turn() -> int:
-            async with session.get(next(names)) as resp:
+            async with session.get(next(urls)) as resp:
                 return len(await resp.read())
 
         async def decode() -> int:
@@ -148,13 +157,12 @@ class SessionClient(Client):
                 answer = await resp.json()
             return int(answer["id"])
 
+        is_in_turn = self.target.workload.hosts > 1 or self.target.workload.is_unique
+        get = read_in_turn if is_in_turn else read
         return {
-            Kind.READ: read if self.target.workload.hosts == 1 else read_in_turn,
+            Kind.READ: get,
             Kind.TRACED: read,
             Kind.MIDDLEWARE: read,
-            Kind.POLICIES: read,
-            Kind.BATCH: read,
-            Kind.RETRYING_BATCH: read,
             Kind.DECODE: decode,
             Kind.POST: post,
             Kind.RICH: rich,
@@ -165,9 +173,8 @@ class SessionClient(Client):
         if not hasattr(self._session, "batch") or kind not in (Kind.BATCH, Kind.RETRYING_BATCH):
             return None
         policies: dict[str, Any] = {} if kind is Kind.BATCH else {"retry": 3}
-        urls = itertools.repeat(self.target.request_url, requests)
         results: AsyncIterator[Any] = self._session.batch(
-            urls, concurrency=self.target.workload.concurrency, **policies
+            itertools.islice(self._urls, requests), concurrency=self.target.workload.concurrency, **policies
         )
         return results
 
@@ -294,6 +301,8 @@ def _late(module: str, name: str) -> Callable[[Target], Client]:
 def _declines(workload: Workload) -> str | None:
     if workload.limit or workload.hosts > 1:
         return "no resolver or limit like aiohttp's"
+    if workload.is_unique:
+        return "measured with one URL only"
     has_hooks = workload.kind in (Kind.TRACED, Kind.MIDDLEWARE)
     return "no traces or middlewares like aiohttp's" if has_hooks else None
 

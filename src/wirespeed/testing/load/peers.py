@@ -26,7 +26,7 @@ class _Peer(Client):
 
     async def open(self) -> Call:
         self._client = self._new_client()
-        return self._calls()[self.target.workload.kind]
+        return self._calls()[self.target.workload.plain_kind]
 
     @abc.abstractmethod
     def _new_client(self) -> Any:

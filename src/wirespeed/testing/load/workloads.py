@@ -21,6 +21,10 @@ class Kind(enum.Enum):
     RICH = "GET with params, 2 headers, cookies, timeouts, raise_for_status, json()"
 
 
+_PLAIN: Final = (Kind.POLICIES, Kind.BATCH, Kind.RETRYING_BATCH)
+"""What is a plain request for clients that have nothing of the kind."""
+
+
 @dataclass(frozen=True)
 class Workload:
     """One row of the benchmark tables.
@@ -38,6 +42,7 @@ class Workload:
         is_gather: all requests at once in one `asyncio.gather`, behind a pool of `concurrency`.
         limit: of the pool; 0 for as many as are in flight, and at least 100.
         hosts: names of the server that the requests take turns at; each has connections of its own.
+        is_unique: each request has a URL of its own, `?i=` and a number.
         on_asyncio: every client runs on asyncio's own loop, aiohttp too.
         is_long: takes minutes, and runs only when asked for by its name.
         goal: how many times less CPU than aiohttp's wirespeed's must be; None for no such goal.
@@ -56,10 +61,16 @@ class Workload:
     is_gather: bool = False
     limit: int = 0
     hosts: int = 1
+    is_unique: bool = False
     on_asyncio: bool = False
     is_long: bool = False
     goal: float | None = None
     memory_goal_mb: float | None = None
+
+    @property
+    def plain_kind(self) -> Kind:
+        """How it is done by a client that has neither policies nor batches."""
+        return Kind.READ if self.kind in _PLAIN else self.kind
 
     @property
     def is_timed(self) -> bool:
@@ -101,6 +112,7 @@ POST_ANSWER: Final = b'{"received":NNN}'
 _ALL: Final = (
     Workload("json1", "GET json, 1 at a time", concurrency=1, requests=8_000, goal=2.6),
     Workload("json64", "GET json, 64 concurrent", goal=5.0),
+    Workload("urls64", "GET json, a URL of its own each, 64", is_unique=True, goal=5.0),
     Workload("json1000", "GET json, 1000 concurrent", concurrency=1_000, goal=5.0),
     Workload("tls64", "GET json over TLS, 64", is_tls=True, goal=4.5),
     Workload("post64", "POST json body, 64", Kind.POST, "/post", expected=len(POST_ANSWER), goal=5.5),
@@ -144,6 +156,14 @@ _ALL: Final = (
         memory_goal_mb=3_000.0,
     ),
     Workload("batch64", "a batch, 64", Kind.BATCH, requests=50_000, goal=7.0),
+    Workload(
+        "batchurls64",
+        "a batch, a URL of its own each, 64",
+        Kind.BATCH,
+        requests=50_000,
+        is_unique=True,
+        goal=7.0,
+    ),
     Workload("batchretry64", "a batch with retry, 64", Kind.RETRYING_BATCH, requests=50_000),
     Workload(
         "batch1m",
@@ -171,6 +191,7 @@ _ALL: Final = (
 WORKLOADS: Final = {workload.name: workload for workload in _ALL}
 _SHORT: Final = {
     "json": "json64",
+    "urls": "urls64",
     "tls": "tls64",
     "post": "post64",
     "rich": "rich64",
@@ -181,6 +202,7 @@ _SHORT: Final = {
     "fresh": "fresh32",
     "gather": "gather100k",
     "batch": "batch64",
+    "batchurls": "batchurls64",
     "asyncio": "asyncio64",
 }
 
