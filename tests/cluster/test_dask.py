@@ -21,12 +21,7 @@ from .support import Recorder, assert_whole
 
 distributed = pytest.importorskip("distributed")
 
-pytestmark = [
-    pytest.mark.timeout(120),
-    # Its own sockets and loops, when processes are killed or gone.
-    pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.timeout(120)
 
 SCHEDULER = """
 import asyncio, distributed
