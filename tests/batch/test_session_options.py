@@ -93,22 +93,21 @@ async def test_credentials(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_credentials_stay_with_their_origin(kind: str, status: int) -> None:
-    async with scene(kind) as other:
-        async with scene(kind, cookie_jar=aiohttp.CookieJar(unsafe=True)) as at:
-            given = [
-                wirespeed.Request(
-                    "GET",
-                    at.url("/redirect"),
-                    params={"to": target, "n": str(status)},
-                    headers={"Authorization": "Basic c2VjcmV0", "Cookie": "own=secret", "X-Mine": "1"},
-                )
-                for target in (at.url("/echo"), other.url("/echo"))
-            ]
-            here, there = [dict(result.json()["headers"]) for result in await at.results(given)]
-            assert here["Authorization"] == "Basic c2VjcmV0"
-            assert here["X-Mine"] == there["X-Mine"] == "1"
-            assert "Authorization" not in there
-            assert "secret" not in str(there)
+    async with scene(kind) as other, scene(kind, cookie_jar=aiohttp.CookieJar(unsafe=True)) as at:
+        given = [
+            wirespeed.Request(
+                "GET",
+                at.url("/redirect"),
+                params={"to": target, "n": str(status)},
+                headers={"Authorization": "Basic c2VjcmV0", "Cookie": "own=secret", "X-Mine": "1"},
+            )
+            for target in (at.url("/echo"), other.url("/echo"))
+        ]
+        here, there = [dict(result.json()["headers"]) for result in await at.results(given)]
+        assert here["Authorization"] == "Basic c2VjcmV0"
+        assert here["X-Mine"] == there["X-Mine"] == "1"
+        assert "Authorization" not in there
+        assert "secret" not in str(there)
 
 
 @pytest.mark.parametrize("kind", KINDS)
