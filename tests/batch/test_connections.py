@@ -6,7 +6,7 @@ from typing import Any
 import aiohttp
 import pytest
 from support.checks import eventually
-from support.local import Exchange
+from support.local import Exchange, LocalServer
 
 import wirespeed
 
@@ -182,10 +182,7 @@ async def test_answers_in_pieces() -> None:
 
 
 async def test_unix_sockets(tmp_path: Any) -> None:
-    from support.local import LocalServer
-
     path = str(tmp_path / "s")
-    async with LocalServer(path=path) as server:
-        async with scene(connector=wirespeed.UnixConnector(path=path)) as at:
-            results = await collected(at.session.batch([server.url("/ok", host="h")] * 10, concurrency=3))
-            assert [result.body for result in results] == [b"ok"] * 10
+    async with LocalServer(path=path) as server, scene(connector=wirespeed.UnixConnector(path=path)) as at:
+        results = await collected(at.session.batch([server.url("/ok", host="h")] * 10, concurrency=3))
+        assert [result.body for result in results] == [b"ok"] * 10

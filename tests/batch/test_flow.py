@@ -24,9 +24,8 @@ async def test_concurrency_is_reached_and_not_exceeded(kind: str, ordered: bool)
         )
         answered = 0
         while answered < 40:
-            await eventually(
-                lambda: len(at.server.held) == min(CONCURRENCY, 40 - answered), "all places taken"
-            )
+            count = min(CONCURRENCY, 40 - answered)
+            await eventually(lambda count=count: len(at.server.held) == count, "all places taken")
             await asyncio.sleep(0.001)
             assert len(at.server.held) <= CONCURRENCY
             # Not the eldest: in an ordered batch the others wait for it, but the places do not.
@@ -81,7 +80,7 @@ async def test_slow_consumer_holds_back_the_input(kind: str, ordered: bool, conc
         async for _ in batch:
             handed += 1
             await eventually(
-                lambda: len(at.server.exchanges) >= handed + 2 * concurrency - 1, "the window is used"
+                lambda count=handed + 2 * concurrency - 1: len(at.server.exchanges) >= count, "all sent"
             )
             await asyncio.sleep(0.002)
             assert len(taken) <= handed + 2 * concurrency
@@ -127,7 +126,9 @@ async def test_async_sources_are_read_at_most_64_ahead(kind: str, concurrency: i
         handed += 1
         for _ in range(3 * concurrency):
             if not at.server.held:
-                await eventually(lambda: at.server.held or batch.progress().done > handed, "something done")
+                await eventually(
+                    lambda count=handed: at.server.held or batch.progress().done > count, "something done"
+                )
             answer_held(at.server)
             await anext(batch)
             handed += 1

@@ -15,7 +15,7 @@ from support.local import Exchange, port_that_never_accepts
 import wirespeed
 from wirespeed.policy import RateLimit, Retry
 
-from .scene import KINDS, Scene, collected, in_order, late, scene
+from .scene import KINDS, Scene, collected, late, scene
 
 FAST = {"backoff_factor": 0.0}
 
@@ -271,14 +271,8 @@ async def test_bad_requests_with_policies(kind: str) -> None:
 async def test_server_that_never_answers(path: str, timeout: Any, kind: str) -> None:
     async with scene(kind) as at:
         at.server.routes["/halfhead"] = lambda x: x.send(b"HTTP/1.1 200 OK\r\nContent-Le")
-        results = in_order(
-            await asyncio.wait_for(
-                collected(
-                    at.session.batch([at.url(path)] * 4 + [at.url()] * 4, concurrency=4, timeout=timeout)
-                ),
-                5,
-            )
-        )
+        given = [at.url(path)] * 4 + [at.url()] * 4
+        results = await asyncio.wait_for(at.results(given, concurrency=4, timeout=timeout), 5)
         for result in results[:4]:
             assert isinstance(result.error, asyncio.TimeoutError), result
             assert 0.08 < result.elapsed < 2
@@ -354,10 +348,10 @@ async def test_slow_consumer_costs_no_request_its_time(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 async def test_large_body_that_waits_for_nobody(kind: str) -> None:
     # It is read to its end whether or not the consumer is there.
-    async with scene(kind) as at:
-        async with at.session.batch(
-            [at.url("/ok"), at.url("/bytes?n=5000000")], concurrency=2, timeout=1
-        ) as batch:
-            await anext(batch)
-            await eventually(lambda: batch.progress().done == 2, "read")
-            assert batch.progress().bytes in (5_000_002,)
+    async with (
+        scene(kind) as at,
+        at.session.batch([at.url("/ok"), at.url("/bytes?n=5000000")], concurrency=2, timeout=1) as batch,
+    ):
+        await anext(batch)
+        await eventually(lambda: batch.progress().done == 2, "read")
+        assert batch.progress().bytes in (5_000_002,)
