@@ -156,6 +156,21 @@ async def test_next_request_is_aiohttps_after_a_change(name: str) -> None:
     assert ours == theirs
 
 
+async def test_dummy_jar_is_not_asked_until_it_is_patched() -> None:
+    async with LocalServer() as server:
+        side = Side(wirespeed, server)
+        side.start()
+        try:
+            side.session._cookie_jar = jar = aiohttp.DummyCookieJar()
+            await side.ask()
+            assert server.exchanges[-1].header("Cookie") is None
+            jar.filter_cookies = lambda url: {"patched": "1"}  # type: ignore[method-assign,return-value]
+            await side.ask()
+            assert all(exchange.header("Cookie") == "patched=1" for exchange in server.exchanges[-2:])
+        finally:
+            await side.session.close()
+
+
 # Params behind a query
 
 
