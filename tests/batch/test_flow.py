@@ -24,9 +24,8 @@ async def test_concurrency_is_reached_and_not_exceeded(kind: str, ordered: bool)
         )
         answered = 0
         while answered < 40:
-            await eventually(
-                lambda: len(at.server.held) == min(CONCURRENCY, 40 - answered), "all places taken"
-            )
+            count = min(CONCURRENCY, 40 - answered)
+            await eventually(lambda count=count: len(at.server.held) == count, "all places taken")
             await asyncio.sleep(0.001)
             assert len(at.server.held) <= CONCURRENCY
             # Not the eldest: in an ordered batch the others wait for it, but the places do not.
@@ -74,35 +73,34 @@ async def test_slow_consumer_holds_back_the_input(kind: str, ordered: bool, conc
     taken: list[int] = []
     handed = 0
 
-    async with scene(kind) as at:
-        async with at.session.batch(
-            endless(at.url(), taken), concurrency=concurrency, ordered=ordered
-        ) as batch:
-            async for _ in batch:
-                handed += 1
-                await eventually(
-                    lambda: len(at.server.exchanges) >= handed + 2 * concurrency - 1, "the window is used"
-                )
-                await asyncio.sleep(0.002)
-                assert len(taken) <= handed + 2 * concurrency
-                assert len(at.server.exchanges) <= handed + 2 * concurrency
-                if handed == 20:
-                    break
+    async with (
+        scene(kind) as at,
+        at.session.batch(endless(at.url(), taken), concurrency=concurrency, ordered=ordered) as batch,
+    ):
+        async for _ in batch:
+            handed += 1
+            await eventually(
+                lambda count=handed + 2 * concurrency - 1: len(at.server.exchanges) >= count, "all sent"
+            )
+            await asyncio.sleep(0.002)
+            assert len(taken) <= handed + 2 * concurrency
+            assert len(at.server.exchanges) <= handed + 2 * concurrency
+            if handed == 20:
+                break
 
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_consumer_that_stops_stops_the_intake(kind: str) -> None:
     taken: list[int] = []
-    async with scene(kind) as at:
-        async with at.session.batch(endless(at.url(), taken), concurrency=4) as batch:
-            await anext(batch)
-            await eventually(lambda: len(at.server.exchanges) >= 8, "the window is used")
-            await asyncio.sleep(0.05)
-            assert len(taken) <= 1 + 8
-            assert len(at.server.exchanges) == len(taken)
-            progress = batch.progress()
-            assert progress.taken == len(taken)
-            assert progress.done == progress.taken
+    async with scene(kind) as at, at.session.batch(endless(at.url(), taken), concurrency=4) as batch:
+        await anext(batch)
+        await eventually(lambda: len(at.server.exchanges) >= 8, "the window is used")
+        await asyncio.sleep(0.05)
+        assert len(taken) <= 1 + 8
+        assert len(at.server.exchanges) == len(taken)
+        progress = batch.progress()
+        assert progress.taken == len(taken)
+        assert progress.done == progress.taken
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -116,26 +114,25 @@ async def test_async_sources_are_read_at_most_64_ahead(kind: str, concurrency: i
             taken += 1
             yield url
 
-    async with scene(kind) as at:
-        async with at.session.batch(source(), concurrency=concurrency) as batch:
-            waiting = asyncio.ensure_future(anext(batch))
-            await eventually(lambda: len(at.server.held) == concurrency, "all places taken")
-            await asyncio.sleep(0.02)
-            # One more is in the generator's hand, on its way.
-            assert taken <= concurrency + 64 + 1
-            handed = 0
+    async with scene(kind) as at, at.session.batch(source(), concurrency=concurrency) as batch:
+        waiting = asyncio.ensure_future(anext(batch))
+        await eventually(lambda: len(at.server.held) == concurrency, "all places taken")
+        await asyncio.sleep(0.02)
+        # One more is in the generator's hand, on its way.
+        assert taken <= concurrency + 64 + 1
+        handed = 0
+        answer_held(at.server)
+        await waiting
+        handed += 1
+        for _ in range(3 * concurrency):
+            if not at.server.held:
+                await eventually(
+                    lambda count=handed: at.server.held or batch.progress().done > count, "something done"
+                )
             answer_held(at.server)
-            await waiting
+            await anext(batch)
             handed += 1
-            for _ in range(3 * concurrency):
-                if not at.server.held:
-                    await eventually(
-                        lambda: at.server.held or batch.progress().done > handed, "something done"
-                    )
-                answer_held(at.server)
-                await anext(batch)
-                handed += 1
-                assert taken <= handed + 2 * concurrency + 64 + 1
+            assert taken <= handed + 2 * concurrency + 64 + 1
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -207,19 +204,18 @@ async def test_large_bodies_that_nobody_takes_stop_the_intake(ordered: bool) -> 
 
 
 async def test_results_that_wait_are_handed_over_without_a_turn_of_the_loop() -> None:
-    async with scene() as at:
-        async with at.session.batch(at.urls(8), concurrency=8) as batch:
-            await anext(batch)
-            await eventually(lambda: batch.progress().done == 8, "all done")
-            turns = 0
+    async with scene() as at, at.session.batch(at.urls(8), concurrency=8) as batch:
+        await anext(batch)
+        await eventually(lambda: batch.progress().done == 8, "all done")
+        turns = 0
 
-            def turn() -> None:
-                nonlocal turns
-                turns += 1
+        def turn() -> None:
+            nonlocal turns
+            turns += 1
 
-            asyncio.get_running_loop().call_soon(turn)
-            assert len([await anext(batch) for _ in range(7)]) == 7
-            assert turns == 0
+        asyncio.get_running_loop().call_soon(turn)
+        assert len([await anext(batch) for _ in range(7)]) == 7
+        assert turns == 0
 
 
 @pytest.mark.skipif(not wirespeed.NATIVE, reason="the core's driver")
@@ -284,25 +280,23 @@ async def test_limit_of_the_connector_below_concurrency(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_limit_per_host(kind: str) -> None:
-    async with scene(kind) as other:
-        async with scene(connector=connector(kind, limit=0, limit_per_host=2)) as at:
-            loop = asyncio.get_running_loop()
-            for server in (at.server, other.server):
-                server.routes["/late"] = lambda x: loop.call_later(0.002, x.respond, 200, b"late")
-            given = [scene.url("/late") for _ in range(20) for scene in (at, other)]
-            results = await at.results(given, concurrency=20)
-            assert all(result.body == b"late" for result in results)
-            assert at.server.max_active == other.server.max_active == 2
-            assert len(at.server.exchanges) == len(other.server.exchanges) == 20
+    async with scene(kind) as other, scene(connector=connector(kind, limit=0, limit_per_host=2)) as at:
+        loop = asyncio.get_running_loop()
+        for server in (at.server, other.server):
+            server.routes["/late"] = lambda x: loop.call_later(0.002, x.respond, 200, b"late")
+        given = [scene.url("/late") for _ in range(20) for scene in (at, other)]
+        results = await at.results(given, concurrency=20)
+        assert all(result.body == b"late" for result in results)
+        assert at.server.max_active == other.server.max_active == 2
+        assert len(at.server.exchanges) == len(other.server.exchanges) == 20
 
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_host_that_hangs_leaves_the_others_their_places(kind: str) -> None:
-    async with scene(kind) as other:
-        async with scene(connector=connector(kind, limit=0, limit_per_host=2)) as at:
-            given = [at.url("/hold")] * 2 + [other.url() for _ in range(20)]
-            async with at.session.batch(given, concurrency=5) as batch:
-                done = [await asyncio.wait_for(anext(batch), 5) for _ in range(20)]
-                assert all(result.body == b"ok" for result in done)
-                assert answer_held(at.server) == 2
-                assert len(await collected(batch)) == 2
+    async with scene(kind) as other, scene(connector=connector(kind, limit=0, limit_per_host=2)) as at:
+        given = [at.url("/hold")] * 2 + [other.url() for _ in range(20)]
+        async with at.session.batch(given, concurrency=5) as batch:
+            done = [await asyncio.wait_for(anext(batch), 5) for _ in range(20)]
+            assert all(result.body == b"ok" for result in done)
+            assert answer_held(at.server) == 2
+            assert len(await collected(batch)) == 2

@@ -117,7 +117,14 @@ class Batch(Results):
         drive = vars(self).get("_requests")
         if drive is not None and not drive.is_over and not drive.loop.is_closed():
             # In the next step of the loop: garbage may be collected in the middle of anything, in any thread.
-            drive.loop.call_soon_threadsafe(drive.close)
+            drive.loop.call_soon_threadsafe(_leave, drive, self._meter)
+
+
+def _leave(drive: Drive, meter: "_Meter | None") -> None:
+    """End a batch that nobody has any more."""
+    if meter is not None:
+        meter.stop()
+    drive.close()
 
 
 class _Meter:

@@ -4,12 +4,12 @@ What policies of the batch decide is around the whole request: neither the insta
 before another attempt counts against its timeout, and a body that broke off is an attempt that has failed.
 """
 
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Iterable, Mapping
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
-from aiohttp import ClientResponse, InvalidUrlClientError, hdrs
+from aiohttp import ClientResponse, FormData, InvalidUrlClientError, hdrs
 from aiohttp.helpers import must_be_empty_body
 from multidict import CIMultiDict
 from yarl import URL
@@ -41,23 +41,45 @@ class _Timer:
     has_passed = False
 
 
+class _UsedUp:
+    """What policies see of a body that is there for one attempt."""
+
+    consumed = True
+
+
 class _Seen:
     """What policies see of a request of a batch: each attempt is a request of its own."""
 
-    __slots__ = ("_given", "headers", "method", "url")
+    __slots__ = ("body", "headers", "method", "url")
 
-    body = b""
     _timer = _Timer()
     _upload_tracker = None
     _continue = None
 
-    def __init__(self, session: aiohttp.ClientSession, method: str, url: Any, headers: Any) -> None:
+    def __init__(
+        self, session: aiohttp.ClientSession, method: str, url: Any, options: Mapping[str, Any]
+    ) -> None:
         self.method = method.upper()
+        self.body = None if _is_repeatable(options.get("data")) else _UsedUp()
         try:
             self.url: URL = session._build_url(url)
         except ValueError as exc:
             raise InvalidUrlClientError(url) from exc
-        self.headers: CIMultiDict[str] = session._prepare_headers(headers)
+        self.headers: CIMultiDict[str] = session._prepare_headers(options.get("headers"))
+
+
+def _is_repeatable(data: Any) -> bool:
+    """Whether the data of a request can be sent again; files and what is generated can not."""
+    if isinstance(data, FormData):
+        return not data.is_multipart
+    if isinstance(data, Mapping):
+        return all(isinstance(value, _TEXTS) for value in data.values())
+    if isinstance(data, list | tuple):
+        return all(_is_repeatable(item) for item in data)
+    return data is None or isinstance(data, _TEXTS)
+
+
+_TEXTS = (str, bytes, bytearray, memoryview, int, float)
 
 
 class _Attempts:
@@ -70,7 +92,7 @@ class _Attempts:
 
     def seen(self) -> Any:
         method, url, options = self._request
-        return _Seen(self._work.session, method, url, options.get("headers"))
+        return _Seen(self._work.session, method, url, options)
 
     async def __call__(self, _: Any) -> ClientResponse:
         method, url, options = self._request
