@@ -272,6 +272,15 @@ BAD_OPTIONS = [
 ]
 
 
+def test_url_of_storage_is_an_output_too(fetch: Fetch, server: CountingServer) -> None:
+    pytest.importorskip("fsspec")
+    where = (fetch.folder / "out.ndjson").as_uri()
+    lines = urls(server, [f"/ok/{n}" for n in range(20)])
+    done = fetch(fetch.write("urls.txt", lines), "-o", where)
+    assert done.returncode == 0, done.stderr
+    assert sorted(by_line(fetch.records("out.ndjson"))) == list(range(1, 21))
+
+
 def test_bad_options_are_named_and_the_exit_code_is_2(fetch: Fetch, server: CountingServer) -> None:
     fetch.write("urls.txt", urls(server, ["/ok/1"]))
     done = fetch.each([("urls.txt", "-o", "out.ndjson", *arguments) for arguments, _ in BAD_OPTIONS])

@@ -80,7 +80,8 @@ def fetch(
 def _run(job: Job, show: "_Show", workers: int | None, dask: str | None) -> Report:
     histogram_class()  # the summary needs it, and nothing is sent without one
     with show.bar as bar, Ending(show) as ending:
-        if dask is None and (workers or 1) == 1:
+        is_local = dask is None and (workers or 1) == 1
+        if is_local and "://" not in os.fspath(job.output):
             return run(job, on_progress=bar.show, stop=ending)
         # Not before it is wanted: most jobs run in this process.
         from .. import cluster
