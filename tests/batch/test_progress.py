@@ -117,6 +117,9 @@ async def test_callback_while_nobody_asks() -> None:
         await step
         await asyncio.sleep(0.03)
         assert told[-1].done == 3
+        # Two results are still to be handed over: it is not over.
+        count = len(told)
+        await eventually(lambda: len(told) > count, "told again")
         await batch.aclose()
 
 
