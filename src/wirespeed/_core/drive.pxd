@@ -48,6 +48,8 @@ cdef class Drive:
     cdef readonly long long size            # bytes of all bodies
     cdef readonly object begun_at           # loop time, or None
     cdef bint has_ended, is_closed, is_filling, is_stalled
+    cdef bint is_inside                     # a callback of a connection, which may be about to end
+    cdef bint is_wary                       # connections have ended after their answers, unannounced
     cdef object error                       # what the source has raised
 
     # Results

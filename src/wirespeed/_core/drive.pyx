@@ -166,6 +166,10 @@ cdef class Drive:
         self.taken += 1
         self.under_way += 1
         self.errands.add(errand)
+        if self.is_inside and self.is_wary:
+            # The end of the connection that has just become free comes in the same turn, after the answer.
+            self.loop.call_soon(errand._on_turn)
+            return 0
         return errand.go(None)
 
     cdef int finish(self, Errand errand, ResultFields result) except -1:
@@ -189,7 +193,11 @@ cdef class Drive:
                     break
                 self.ready.append(found)
         self.wake()
-        self.fill()
+        self.is_inside = True
+        try:
+            self.fill()
+        finally:
+            self.is_inside = False
         return 0
 
     cdef ResultFields new_result(self, Errand errand):
@@ -297,6 +305,11 @@ cdef class Errand(RequestCoroutine):
             self._end()
             drive.finish(self, result)
         return 0
+
+    def _on_turn(self):
+        """The loop has told which connections end."""
+        if self.state == CoroutineState.NEW:
+            self.go(None)
 
     cdef int drop(self) except -1:
         """End a request that nobody wants the result of."""
@@ -426,6 +439,8 @@ cdef class Errand(RequestCoroutine):
             exchange.abandon()
             exchange.forget()
             raise exc
+        if exchange is not None and exchange.first_at == 0 and not exchange.is_dialled:
+            self.drive.is_wary = True
         self.is_failed = False
         return RequestCoroutine._on_thrown(self, exc)
 
