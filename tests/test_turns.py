@@ -108,6 +108,17 @@ async def test_a_file_is_written_as_aiohttp_writes_it(path: Path, length: int | 
         assert not body.consumed
 
 
+async def test_a_file_that_does_not_say_whether_it_can_seek_is_written() -> None:
+    # What tarfile gives of a stream has no answer before CPython 3.13.
+    class Mute(io.BytesIO):
+        def seekable(self) -> bool:
+            raise AttributeError("seekable")
+
+    body = payload.get_payload(Mute(DATA))
+    take_turns(body)
+    assert await write(body, Wire()) == DATA
+
+
 async def test_text_is_written_as_text(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("grün " * 100_000, "utf-8")
     with opened(tmp_path / "text", "r") as file:

@@ -44,13 +44,21 @@ class _InTurns(IOBasePayload):
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
         self._uploads += 1
-        if not self._value.seekable():
+        if not _is_seekable(self._value):
             # aiohttp notes that in the thread, perhaps after somebody has asked.
             self._consumed = True
         # aiohttp's loop over the pieces, with the reads of this upload. The file must not know them: what is
         # in a cycle is closed late.
         reads: Any = _Reads(self)
         await IOBasePayload.write_with_length(reads, writer, content_length)
+
+
+def _is_seekable(file: Any) -> bool:
+    """Whether a file says so; one that does not say is left to aiohttp, which tries."""
+    try:
+        return bool(file.seekable())
+    except (AttributeError, OSError, ValueError):
+        return True
 
 
 @functools.lru_cache(_CLASSES_MAX)
