@@ -7,11 +7,32 @@ each time on a fresh loop in debug mode off, and fails when it leaves a task beh
 import asyncio
 import gc
 import inspect
+import os
 from collections.abc import Coroutine, Iterator
 from typing import Any
 
 import pytest
-from support.loops import LOOPS
+from support.loops import LOOPS, is_its_turn, keep
+
+LONG = os.environ.get("WIRESPEED_LONG", "") not in ("", "0")
+WAITING = frozenset(
+    (
+        "test_cancellation",
+        "test_direct",
+        "test_pool_lifetime",
+        "test_pool_limits",
+        "test_streaming",
+        "test_timeouts",
+    )
+)
+"""Modules whose tests wait for most of a minute together: on one loop by turns, but in long runs."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    def is_kept(item: pytest.Item, parameters: dict[str, Any]) -> bool:
+        return LONG or item.path.stem not in WAITING or is_its_turn(item, parameters.get("loop_kind"))
+
+    keep(config, items, is_kept)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

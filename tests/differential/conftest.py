@@ -15,6 +15,8 @@ import wirespeed
 
 LONG = os.environ.get("WIRESPEED_LONG", "") not in ("", "0")
 """`WIRESPEED_LONG=1` searches for long and afresh each time."""
+WAITING = frozenset(("test_expect", "test_tracing_handlers", "test_upload_tracker"))
+"""Tables whose cases wait for most of their time; half of them tell."""
 
 settings.register_profile(
     "differential",
@@ -52,7 +54,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         loop = loops[turn % len(loops)]
         # Like the fallback, the driver over tasks sends by the session's own methods.
         is_thin = not wirespeed.NATIVE or parameters.get("driver") == "portable"
-        is_sample = not is_thin or turn // len(loops) % 4 == 0
+        share = 4 if is_thin else 2 if item.path.stem in WAITING else 1
+        is_sample = turn // len(loops) % share == 0
         return parameters.get("loop_kind", loop) == loop and is_sample
 
     keep(config, items, is_its_turn)

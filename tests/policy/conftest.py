@@ -6,11 +6,12 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from zlib import crc32
 
 import pytest
 from hypothesis import HealthCheck, settings
-from support.loops import LOOPS, keep
+from support.loops import is_its_turn, keep
+
+import wirespeed
 
 from .sockets import SESSIONS, Sessions
 
@@ -29,18 +30,20 @@ settings.load_profile("policy")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Run what goes over sockets on one of the loops, by turns; on all of them in long runs."""
+    """Run what goes over sockets on one of the loops, by turns; on all of them in long runs.
+
+    Without the core our sessions are aiohttp's own code: both need not show it.
+    """
     if LONG:
         return
-    loops = sorted(LOOPS)
 
-    def is_its_turn(item: pytest.Item, parameters: dict[str, object]) -> bool:
-        loop = parameters.get("loop_kind")
-        if "kind" not in parameters or loop not in loops or item.path.parent != HERE:
+    def is_kept(item: pytest.Item, parameters: dict[str, object]) -> bool:
+        if "kind" not in parameters or item.path.parent != HERE:
             return True
-        return loop == loops[crc32(item.name.replace(str(loop), "").encode()) % len(loops)]
+        is_twice = not wirespeed.NATIVE and parameters["kind"] == "aiohttp"
+        return not is_twice and is_its_turn(item, parameters.get("loop_kind"))
 
-    keep(config, items, is_its_turn)
+    keep(config, items, is_kept)
 
 
 class FakeClock:

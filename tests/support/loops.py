@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import Callable
 from typing import Any
+from zlib import crc32
 
 import pytest
 
@@ -16,6 +17,14 @@ except ImportError:
     pass
 if only := os.environ.get("WIRESPEED_TEST_LOOP"):
     LOOPS = {only: LOOPS[only]}
+
+
+def is_its_turn(item: pytest.Item, loop: Any) -> bool:
+    """Whether a test that runs on one of the loops runs on this one; they take turns."""
+    loops = sorted(LOOPS)
+    if loop not in loops:
+        return True
+    return bool(loop == loops[crc32(item.name.replace(str(loop), "").encode()) % len(loops)])
 
 
 def keep(
